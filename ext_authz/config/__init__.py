@@ -1,0 +1,1 @@
+"""Configuration files: model, loading, JSON Schema."""

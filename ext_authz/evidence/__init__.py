@@ -1,0 +1,1 @@
+"""Raw credentials in a request, by grammar alone: nothing here is verified."""

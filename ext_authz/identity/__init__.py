@@ -1,0 +1,1 @@
+"""Who the peer is: certificate, trust bundles, SPIFFE ID."""

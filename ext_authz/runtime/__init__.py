@@ -1,0 +1,1 @@
+"""Everything that waits: transports, fetching, watching, health, admin."""

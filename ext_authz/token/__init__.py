@@ -1,0 +1,1 @@
+"""Access tokens: strict JOSE, keys, claims, binding."""

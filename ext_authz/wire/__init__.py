@@ -1,0 +1,1 @@
+"""CheckRequest to facts, decision to CheckResponse."""
