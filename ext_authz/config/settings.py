@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ext_authz.denials import DenialSettings
 from ext_authz.evidence.settings import EvidenceSettings
 from ext_authz.policy.model import RoutePolicy
 from ext_authz.spiffe import TrustDomain
@@ -93,23 +94,6 @@ class KeyFetchSettings:
     timeout_seconds: float = 5.0
     unknown_key_cooldown_seconds: float = 10.0
     failure_backoff_seconds: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class DenialSettings:
-    """What a denied client sees.
-
-    Attributes:
-        realm: of the challenge, or None.
-        resource_metadata: URL of the protected resource metadata (RFC 9728 §5.1), or None.
-        body_template: None for RFC 9457 problem JSON; else a text with `${status}`, `${title}`, `${detail}` placeholders.
-        content_type: of a templated body.
-    """
-
-    realm: str | None = None
-    resource_metadata: str | None = None
-    body_template: str | None = None
-    content_type: str = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
