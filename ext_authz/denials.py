@@ -72,7 +72,6 @@ _KINDS: dict[Kind, tuple[Reason, ...]] = {
         Reason.HOST_MALFORMED,
         Reason.HEADER_MALFORMED,
         Reason.HEADER_TOO_LARGE,
-        Reason.INJECTION_NOT_POSSIBLE,
     ),
     Kind.INVALID_REQUEST: (Reason.AUTHORIZATION_MALFORMED, Reason.MULTIPLE_CREDENTIALS),
     Kind.UNAUTHENTICATED: (
@@ -142,6 +141,7 @@ _KINDS: dict[Kind, tuple[Reason, ...]] = {
         Reason.PEER_SERVICE_ACCOUNT_NOT_ALLOWED,
         Reason.CLIENT_NOT_ALLOWED,
         Reason.CLAIM_NOT_ALLOWED,
+        Reason.INJECTION_NOT_POSSIBLE,
     ),
     Kind.UNAVAILABLE: (Reason.SIGNING_KEYS_UNAVAILABLE, Reason.DEADLINE_EXCEEDED),
     Kind.INTERNAL: (Reason.INTERNAL_ERROR,),
