@@ -50,7 +50,7 @@ class Allow:
 
     reason: Reason
     mutations: Mutations = field(default_factory=Mutations)
-    dynamic_metadata: Mapping[str, JsonValue] = _NO_METADATA
+    dynamic_metadata: Mapping[str, JsonValue] = field(default_factory=lambda: _NO_METADATA)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
 
@@ -71,7 +71,7 @@ class Deny:
     http_status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: str = ""
-    dynamic_metadata: Mapping[str, JsonValue] = _NO_METADATA
+    dynamic_metadata: Mapping[str, JsonValue] = field(default_factory=lambda: _NO_METADATA)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
 

@@ -9,7 +9,7 @@ from ext_authz.errors import Reason, Refusal
 
 __all__ = ["Headers", "Provenance", "RequestFacts"]
 
-EMPTY: Mapping[str, str] = MappingProxyType({})
+_NO_EXTENSIONS: Mapping[str, str] = MappingProxyType({})
 
 
 class Provenance(StrEnum):
@@ -131,4 +131,4 @@ class RequestFacts:
     destination_port: int = 0
     destination_principal: str = ""
     sni: str = ""
-    context_extensions: Mapping[str, str] = EMPTY
+    context_extensions: Mapping[str, str] = field(default_factory=lambda: _NO_EXTENSIONS)
