@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 
 from ext_authz.policy.requirements import Requirement, resolve_binding
 from ext_authz.principal import JsonValue
@@ -139,11 +138,11 @@ class Injection:
         client_certificate: the header to carry the peer's certificate as URL-encoded PEM, or None.
     """
 
-    request_headers: Mapping[str, str] = MappingProxyType({})
+    request_headers: Mapping[str, str] = field(default_factory=dict)
     remove_request_headers: tuple[str, ...] = ()
-    response_headers: Mapping[str, str] = MappingProxyType({})
-    dynamic_metadata: Mapping[str, JsonValue] = MappingProxyType({})
-    set_query_parameters: Mapping[str, str] = MappingProxyType({})
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    dynamic_metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    set_query_parameters: Mapping[str, str] = field(default_factory=dict)
     remove_query_parameters: tuple[str, ...] = ()
     client_certificate: str | None = None
 
@@ -193,7 +192,7 @@ class Target:
     """
 
     destination_principal: str | None = None
-    context_extensions: Mapping[str, str] = MappingProxyType({})
+    context_extensions: Mapping[str, str] = field(default_factory=dict)
     sni: str | None = None
     routed_by_host: bool = False
 
