@@ -2,9 +2,10 @@
 
 import json
 
-from ext_authz.demo.serving import Request, Response
+from ext_authz.demo.arguments import single_argument
+from ext_authz.demo.serving import Request, Response, serve
 
-__all__ = ["echo"]
+__all__ = ["echo", "main"]
 
 
 def echo(request: Request) -> Response:
@@ -14,3 +15,13 @@ def echo(request: Request) -> Response:
         headers.setdefault(name.lower(), []).append(value)
     seen = {"method": request.method, "path": request.target, "headers": headers}
     return Response(200, json.dumps(seen, indent=2).encode() + b"\n", (("content-type", "application/json"),))
+
+
+def main() -> None:
+    """`python -m ext_authz.demo.upstream HOST:PORT`: serve until stopped."""
+    host, _, port = single_argument("HOST:PORT").rpartition(":")
+    serve(echo, host, int(port)).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
