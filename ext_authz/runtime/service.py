@@ -1,0 +1,191 @@
+"""CheckRequest bytes to CheckResponse bytes: parse, authorize, serialize, count, record. Every transport calls this.
+
+A warm decision is one synchronous call. When the authorizer names a `Need`, the answer becomes an awaitable that fulfils
+it and then decides again from the beginning, on the snapshot that is current then: the key it waited for is only in that
+one. Each decision thus sees exactly one snapshot from start to end, and never a mixture.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from ext_authz.authorizer import authorize
+from ext_authz.decision import Decision, Deny, Diagnostics
+from ext_authz.denials import Denials, DenialSettings
+from ext_authz.errors import Reason, Refusal
+from ext_authz.facts import RequestFacts
+from ext_authz.need import Need
+from ext_authz.snapshot import Snapshot
+from ext_authz.telemetry.decision_log import DecisionLog
+from ext_authz.telemetry.metrics import Metrics
+from ext_authz.wire.check_request import parse_check_request
+from ext_authz.wire.check_response import serialize
+
+__all__ = ["CheckService", "CurrentSnapshot", "KeySource", "margin"]
+
+MAX_NEEDS = 3
+"""Needs fulfilled for one request: one for its token, and two more for reloads that happen meanwhile."""
+
+MARGIN_SHARE = 0.1
+MINIMUM_MARGIN = 0.005
+MAXIMUM_MARGIN = 0.05
+"""The part of the remaining time kept for the answer to travel: 20 ms of Envoy's default 200 ms."""
+
+_logger = logging.getLogger(__name__)
+
+
+class CurrentSnapshot(Protocol):
+    """Where the snapshot of the moment is."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The one to decide with now."""
+        ...
+
+
+class KeySource(Protocol):
+    """Who can fulfil a need for keys."""
+
+    def may_fetch(self, need: Need, now: float) -> bool:
+        """Whether trying is allowed; False during a cool-down, so that a flood of unknown keys costs no task."""
+        ...
+
+    async def fulfil(self, need: Need, deadline: float) -> None:
+        """Try, until `time.monotonic()` is `deadline`; whether it worked shows in the next snapshot."""
+        ...
+
+
+def margin(remaining: float) -> float:
+    """Seconds to keep of `remaining` for the answer to reach Envoy before it gives up."""
+    return min(MAXIMUM_MARGIN, max(MINIMUM_MARGIN, MARGIN_SHARE * remaining))
+
+
+class CheckService:
+    """The service behind every transport; one per process, used from the event loop alone."""
+
+    def __init__(
+        self,
+        current: CurrentSnapshot,
+        keys: KeySource,
+        metrics: Metrics,
+        log: DecisionLog,
+        *,
+        maximum_message_bytes: int,
+        default_deadline: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Wire up.
+
+        Args:
+            current: gives the snapshot for each decision.
+            keys: fulfils needs.
+            metrics: counts.
+            log: records.
+            maximum_message_bytes: a larger request is denied unparsed.
+            default_deadline: seconds a call may take when the caller did not say.
+            clock: seconds since the epoch.
+        """
+        self._current = current
+        self._keys = keys
+        self._metrics = metrics
+        self._log = log
+        self._maximum_message_bytes = maximum_message_bytes
+        self._default_deadline = default_deadline
+        self._clock = clock
+        # made now, so that nothing is left that could fail when it is needed
+        self._internal_denial = Denials(DenialSettings()).deny(Reason.INTERNAL_ERROR)
+        self._internal_error = serialize(self._internal_denial)
+
+    def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
+        """Answer one CheckRequest; see `transport.CheckCall`. Never raises, never answers with an error of the transport.
+
+        A gRPC error would hand the decision to Envoy's `failure_mode_allow`.
+        """
+        started = time.perf_counter()
+        now = self._clock()
+        facts: RequestFacts | None = None
+        try:
+            snapshot = self._current.snapshot
+            try:
+                facts = self._parse(request)
+            except Refusal as refusal:
+                denial = snapshot.denials.deny(
+                    refusal.reason, takes_token=False, diagnostics=Diagnostics(detail=refusal.detail)
+                )
+                return self._answer(denial, None, now, started)
+            outcome = authorize(facts, snapshot, now)
+            if isinstance(outcome, Need):
+                if self._keys.may_fetch(outcome, now):
+                    return self._wait(facts, outcome, deadline, started)
+                outcome = authorize(facts, snapshot, now, frozenset({outcome}))
+                if isinstance(outcome, Need):
+                    outcome = snapshot.denials.deny(Reason.SIGNING_KEYS_UNAVAILABLE)
+            return self._answer(outcome, facts, now, started)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+            return self._fail(error, facts, now, started)
+
+    def _parse(self, request: bytes) -> RequestFacts:
+        if len(request) > self._maximum_message_bytes:
+            raise Refusal(Reason.REQUEST_MALFORMED, "the message is larger than the configured maximum")
+        return parse_check_request(request)
+
+    async def _wait(self, facts: RequestFacts, need: Need, deadline: float | None, started: float) -> bytes:
+        self._metrics.waiting += 1
+        try:
+            decision = await self._decide_with(need, facts, deadline)
+            return self._answer(decision, facts, self._clock(), started, waited=True)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+            return self._fail(error, facts, self._clock(), started)
+        finally:
+            self._metrics.waiting -= 1
+
+    async def _decide_with(self, need: Need, facts: RequestFacts, deadline: float | None) -> Decision:
+        arrived = time.monotonic()
+        remaining = self._default_deadline if deadline is None else deadline - arrived
+        answer_in = remaining - margin(remaining)
+        unmet: frozenset[Need] = frozenset()
+        try:
+            async with asyncio.timeout(answer_in):
+                for _ in range(MAX_NEEDS):
+                    await self._keys.fulfil(need, arrived + answer_in)
+                    unmet |= {need}
+                    outcome = authorize(facts, self._current.snapshot, self._clock(), unmet)
+                    if not isinstance(outcome, Need):
+                        return outcome
+                    need = outcome
+        except TimeoutError:
+            return self._give_up(Reason.DEADLINE_EXCEEDED, facts, unmet | {need})
+        return self._give_up(Reason.SIGNING_KEYS_UNAVAILABLE, facts, unmet | {need})
+
+    def _give_up(self, reason: Reason, facts: RequestFacts, unmet: frozenset[Need]) -> Deny:
+        """Deny with `reason` and what is known about the request without the needs that are unmet."""
+        snapshot = self._current.snapshot
+        known = authorize(facts, snapshot, self._clock(), unmet)
+        about = Diagnostics() if isinstance(known, Need) else known.diagnostics
+        return snapshot.denials.deny(reason, diagnostics=about)
+
+    def _answer(
+        self, decision: Decision, facts: RequestFacts | None, now: float, started: float, *, waited: bool = False
+    ) -> bytes:
+        response = serialize(decision)
+        latency = time.perf_counter() - started
+        self._metrics.check(decision, latency, waited=waited)
+        self._log.record(decision, facts, now, latency)
+        return response
+
+    def _fail(self, error: Exception, facts: RequestFacts | None, now: float, started: float) -> bytes:
+        """Deny because of `error`, whatever else still works."""
+        with contextlib.suppress(Exception):
+            _logger.error("a check failed and was denied", exc_info=error)
+            self._metrics.internal_error()
+            latency = time.perf_counter() - started
+            denial = dataclasses.replace(
+                self._internal_denial, diagnostics=Diagnostics(detail="see the server log for the exception")
+            )
+            self._metrics.check(denial, latency, waited=False)
+            self._log.record(denial, facts, now, latency)
+        return self._internal_error
