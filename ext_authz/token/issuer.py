@@ -67,13 +67,16 @@ class Issuer:
         audiences: the token's `aud` must hold one of these (RFC 9068 §4).
         keys: where its keys come from.
         algorithms: JWS `alg` values accepted.
-        types: JWS `typ` values accepted, lowercase, without `application/` (RFC 9068 §2.1: `at+jwt`).
-        required_claims: claims that must be there beyond iss, exp and aud.
+        types: JWS `typ` values accepted, lowercase, without `application/` (RFC 9068 §2.1: `at+jwt`). The empty string
+            stands for a token without `typ`.
+        required_claims: claims that must be there beyond iss, sub, exp and aud, which always must. `client_id` here
+            means the claim that `client_id_claim` names.
         skew: seconds of clock difference allowed either way.
         maximum_lifetime: longest `exp - iat` accepted in seconds, or None.
         client_id_claim: the claim that names the client (`client_id` by RFC 9068; `azp` with some servers).
         scope_claim: the claim that holds scopes: a space-separated string, or an array of strings where `scope_array` says so.
         scope_array: accept an array of strings as the scope claim.
+        ignored_headers: JOSE header members of this issuer's own that are passed over; any other unknown one is refused.
     """
 
     name: str
@@ -88,3 +91,4 @@ class Issuer:
     client_id_claim: str = "client_id"
     scope_claim: str = "scope"
     scope_array: bool = False
+    ignored_headers: frozenset[str] = frozenset()

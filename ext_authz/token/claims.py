@@ -1,0 +1,185 @@
+"""The claims of a JWT access token (RFC 9068 §2.2, RFC 7519 §4.1) under one issuer's terms."""
+
+import re
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from ext_authz.errors import Reason, Refusal
+from ext_authz.principal import JsonValue, VerifiedToken
+from ext_authz.token.confirmation import parse_confirmation
+from ext_authz.token.issuer import Issuer
+
+__all__ = ["check_times", "verify_claims"]
+
+MAX_STRING_CHARACTERS = 1_024
+"""Of an identifier: subject, client, token id, audience. URLs and distinguished names fit."""
+
+MAX_AUDIENCES = 100
+"""Tokens in use name 1 to 5."""
+
+MAX_SCOPE_CHARACTERS = 8_192
+"""Half of the longest token."""
+
+MAX_SCOPES = 1_000
+"""As many as an array of scopes in the longest token could reasonably hold."""
+
+MAX_NUMERIC_DATE = 253_402_300_800
+"""Year 10000, exclusive: a date beyond it is a mistake (milliseconds) or an attack on arithmetic."""
+
+_SHARED_VALUES = 4_096
+"""Distinct client ids, scopes and audiences that cached tokens share; only verified tokens bring any."""
+
+# RFC 6749 §3.3: scope = scope-token *( SP scope-token ); scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+_SCOPE_TOKEN = r"[\x21\x23-\x5b\x5d-\x7e]+"  # noqa: S105 - a grammar
+_SCOPE_TOKEN_ONLY = re.compile(_SCOPE_TOKEN)
+_SCOPE = re.compile(rf"{_SCOPE_TOKEN}(?: {_SCOPE_TOKEN})*+")
+
+_Shared = TypeVar("_Shared", str, tuple[str, ...], frozenset[str])
+
+
+def verify_claims(claims: Mapping[str, JsonValue], issuer: Issuer) -> VerifiedToken:
+    """Claims, whose signature is verified, to the token they describe; its times are for `check_times`.
+
+    Args:
+        claims: the whole payload; its `iss` is the issuer's.
+        issuer: whose terms count.
+
+    Raises:
+        Refusal: CLAIM_MISSING, CLAIM_MALFORMED, AUDIENCE_MISMATCH, TOKEN_LIFETIME_TOO_LONG, BINDING_MALFORMED,
+            BINDING_METHOD_NOT_SUPPORTED.
+    """
+    for name in issuer.required_claims:
+        # JSON null is no value
+        if claims.get(issuer.client_id_claim if name == "client_id" else name) is None:
+            raise Refusal(Reason.CLAIM_MISSING, "a claim that the issuer's terms require is missing")
+    expires_at = _date(claims, "exp")
+    subject = _text(claims, "sub")
+    if expires_at is None or subject is None:
+        raise Refusal(Reason.CLAIM_MISSING, "the claim `exp` or `sub` is missing")
+    audiences = _audiences(claims)
+    if issuer.audiences.isdisjoint(audiences):
+        raise Refusal(Reason.AUDIENCE_MISMATCH, "the token is meant for another audience")
+    issued_at = _date(claims, "iat")
+    client_id = _text(claims, issuer.client_id_claim)
+    token = VerifiedToken(
+        issuer_name=issuer.name,
+        issuer=issuer.issuer,
+        subject=subject,
+        client_id=None if client_id is None else _shared(client_id),
+        audiences=_shared(audiences),
+        scopes=_scopes(claims, issuer),
+        token_id=_text(claims, "jti"),
+        issued_at=issued_at,
+        expires_at=expires_at,
+        not_before=_date(claims, "nbf"),
+        skew=issuer.skew,
+        confirmation=parse_confirmation(claims),
+        claims=_with_shared_values(claims, issuer),
+    )
+    _check_lifetime(token, issuer)
+    return token
+
+
+def check_times(token: VerifiedToken, now: float) -> None:
+    """Return while the token may be used: `nbf - skew <= now < exp + skew`, and the same from `iat` as from `nbf`.
+
+    Raises:
+        Refusal: TOKEN_EXPIRED, TOKEN_NOT_YET_VALID.
+    """
+    if now >= token.expires_at + token.skew:
+        raise Refusal(Reason.TOKEN_EXPIRED, "the token has expired")
+    if token.not_before is not None and now < token.not_before - token.skew:
+        raise Refusal(Reason.TOKEN_NOT_YET_VALID, "the token is not valid yet")
+    if token.issued_at is not None and now < token.issued_at - token.skew:
+        raise Refusal(Reason.TOKEN_NOT_YET_VALID, "the token was issued in the future")
+
+
+def _check_lifetime(token: VerifiedToken, issuer: Issuer) -> None:
+    if issuer.maximum_lifetime is None:
+        return
+    if token.issued_at is None:
+        raise Refusal(Reason.CLAIM_MISSING, "the claim `iat` is missing, and with it the token's lifetime")
+    if token.expires_at - token.issued_at > issuer.maximum_lifetime:
+        raise Refusal(Reason.TOKEN_LIFETIME_TOO_LONG, "the token lives longer than the issuer's terms allow")
+
+
+def _date(claims: Mapping[str, JsonValue], name: str) -> float | None:
+    """A NumericDate (RFC 7519 §2), or None when absent. A finite number is all that `claims` can hold."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    # bool is an int to isinstance
+    if type(value) not in {int, float} or not isinstance(value, int | float) or not 0 <= value < MAX_NUMERIC_DATE:
+        raise Refusal(Reason.CLAIM_MALFORMED, "a date is not a number of seconds before the year 10000")
+    return value
+
+
+def _text(claims: Mapping[str, JsonValue], name: str) -> str | None:
+    """A bounded printable string, or None when absent."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if not isinstance(value, str) or not _is_identifier(value):
+        raise Refusal(
+            Reason.CLAIM_MALFORMED,
+            f"an identifier is not a string of 1 to {MAX_STRING_CHARACTERS} printable characters",
+        )
+    return value
+
+
+def _is_identifier(value: str) -> bool:
+    return 0 < len(value) <= MAX_STRING_CHARACTERS and value.isprintable()
+
+
+def _audiences(claims: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    # RFC 7519 §4.1.3: an array of strings, or one string
+    value = claims.get("aud")
+    if value is None:
+        raise Refusal(Reason.CLAIM_MISSING, "the claim `aud` is missing")
+    items = (value,) if isinstance(value, str) else value
+    if not isinstance(items, tuple) or not 0 < len(items) <= MAX_AUDIENCES:
+        raise Refusal(Reason.CLAIM_MALFORMED, f"the claim `aud` is not a string or an array of 1 to {MAX_AUDIENCES}")
+    audiences = tuple(item for item in items if isinstance(item, str) and _is_identifier(item))
+    if len(audiences) != len(items):
+        raise Refusal(Reason.CLAIM_MALFORMED, "an audience is not a bounded printable string")
+    return audiences
+
+
+def _scopes(claims: Mapping[str, JsonValue], issuer: Issuer) -> frozenset[str]:
+    """The token's scopes; none when the claim is absent, or the empty string that some servers send for none."""
+    if issuer.scope_claim not in claims:
+        return frozenset()
+    value = claims[issuer.scope_claim]
+    if isinstance(value, str):
+        if value and (len(value) > MAX_SCOPE_CHARACTERS or not _SCOPE.fullmatch(value)):
+            raise Refusal(Reason.CLAIM_MALFORMED, "the scope is not a list of scope tokens separated by single spaces")
+        return _shared(frozenset(value.split(" ") if value else ()))
+    if not issuer.scope_array or not isinstance(value, tuple) or len(value) > MAX_SCOPES:
+        raise Refusal(Reason.CLAIM_MALFORMED, "the scope is neither a string nor an array that the issuer may send")
+    scopes = frozenset(item for item in value if isinstance(item, str) and _SCOPE_TOKEN_ONLY.fullmatch(item))
+    if not all(isinstance(item, str) and item in scopes for item in value):
+        raise Refusal(Reason.CLAIM_MALFORMED, "a member of the scope array is not a scope token")
+    return _shared(scopes)
+
+
+def _with_shared_values(claims: Mapping[str, JsonValue], issuer: Issuer) -> Mapping[str, JsonValue]:
+    """Equal claims whose values that repeat from token to token are the same objects in all of them."""
+    members = dict(claims)
+    for name in ("iss", "aud", issuer.client_id_claim, issuer.scope_claim):
+        value = members.get(name)
+        if isinstance(value, str):
+            members[name] = _shared(value)
+    return MappingProxyType(members)
+
+
+def _shared(value: _Shared) -> _Shared:
+    """An equal value that other tokens hold already: 100,000 cached tokens of few clients then hold few of them."""
+    shared: _Shared = _first_seen(value)
+    return shared
+
+
+@lru_cache(maxsize=_SHARED_VALUES)
+def _first_seen(value: Hashable) -> Any:  # noqa: ANN401 - what went in
+    return value

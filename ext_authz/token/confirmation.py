@@ -1,0 +1,39 @@
+"""The `cnf` claim (RFC 7800 §3.1): what the token is bound to."""
+
+from collections.abc import Mapping
+
+from ext_authz.errors import Reason, Refusal
+from ext_authz.principal import Confirmation, JsonValue
+from ext_authz.token.base64url import decode_base64url
+
+__all__ = ["parse_confirmation"]
+
+_MEMBERS = frozenset({"x5t#S256"})
+
+
+def parse_confirmation(claims: Mapping[str, JsonValue]) -> Confirmation | None:
+    """The token's binding; None when the claims hold no `cnf`.
+
+    A binding that we cannot check is a fault of the token here: nothing that was meant to restrict it is passed over.
+
+    Raises:
+        Refusal: BINDING_MALFORMED when `cnf` is not an object or the thumbprint not 43 base64url characters;
+            BINDING_METHOD_NOT_SUPPORTED when it holds no `x5t#S256`, or another member beside it.
+    """
+    if "cnf" not in claims:
+        return None
+    members = claims["cnf"]
+    if not isinstance(members, Mapping):
+        raise Refusal(Reason.BINDING_MALFORMED, "the claim `cnf` is not an object")
+    if frozenset(members) != _MEMBERS:
+        raise Refusal(
+            Reason.BINDING_METHOD_NOT_SUPPORTED, "the claim `cnf` holds something other than `x5t#S256` alone"
+        )
+    thumbprint = members["x5t#S256"]
+    # RFC 8705 §3.1: base64url without padding, line breaks or white space; 32 bytes are 43 characters
+    if not isinstance(thumbprint, str) or len(thumbprint) != 43:
+        raise Refusal(Reason.BINDING_MALFORMED, "`x5t#S256` is not a string of 43 characters")
+    digest = decode_base64url(thumbprint)
+    if digest is None:
+        raise Refusal(Reason.BINDING_MALFORMED, "`x5t#S256` is not canonical base64url")
+    return Confirmation(digest)
