@@ -23,7 +23,7 @@ MAX_REQUEST_BYTES = 8_192
 EXCHANGE_SECONDS = 10.0
 """For a whole exchange, so that a client that stalls holds its place only so long."""
 
-_CHUNK = 65_536
+_CHUNK = 2_048
 _TEXT = "text/plain; charset=utf-8"
 
 _logger = logging.getLogger(__name__)
