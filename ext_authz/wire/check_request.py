@@ -1,0 +1,174 @@
+"""CheckRequest bytes to `RequestFacts`: what Envoy said, as values, or a refusal.
+
+Whatever bytes come in, the outcome is facts or a `Refusal`, never another error. Nothing here decides anything: it only
+refuses what two readers could understand differently.
+"""
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+from google.protobuf.message import DecodeError
+
+from ext_authz.errors import Reason, Refusal
+from ext_authz.facts import Headers, RequestFacts
+from ext_authz.wire._pb.envoy.config.core.v3.base_pb2 import HeaderValue
+from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+
+__all__ = ["MAX_HEADERS", "MAX_HEADER_VALUE_BYTES", "parse_check_request"]
+
+MAX_HEADERS = 1024
+"""Header fields of one request. Envoy refuses more than 100 by default; operators raise that, hardly tenfold."""
+
+MAX_HEADER_VALUE_BYTES = 64 * 1024
+"""One header value. Envoy's default for all headers of a request together is 60 KiB."""
+
+# RFC 9110 §5.6.2 `tchar`, without the uppercase letters: Envoy writes names in lowercase.
+_LOWERCASE_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+
+# `FromString` without the attribute lookup; upb raises DecodeError for text that is not UTF-8, the pure Python
+# implementation of protobuf UnicodeDecodeError.
+_read = CheckRequest.FromString
+_UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
+
+# Extended CONNECT (RFC 8441 §4): known, and of no use to a decision.
+_PROTOCOL = ":protocol"
+
+
+def parse_check_request(data: bytes) -> RequestFacts:
+    """One CheckRequest as values.
+
+    Args:
+        data: the serialized `envoy.service.auth.v3.CheckRequest`.
+
+    Raises:
+        Refusal: REQUEST_MALFORMED (not a CheckRequest, text that is not UTF-8, headers in both forms, a pseudo header
+            that contradicts its attribute), REQUEST_WITHOUT_HTTP (a TCP connection), HEADER_MALFORMED,
+            HEADER_TOO_LARGE.
+    """
+    try:
+        attributes = _read(data).attributes
+    except _UNREADABLE:
+        raise Refusal(Reason.REQUEST_MALFORMED, "the message is not a CheckRequest") from None
+    request = attributes.request
+    if not request.HasField("http"):
+        raise Refusal(Reason.REQUEST_WITHOUT_HTTP, "the CheckRequest has no `http` attribute")
+    http = request.http
+    method, path, host, scheme = http.method, http.path, http.host, http.scheme
+    pseudo = {":method": method, ":path": path, ":authority": host, ":scheme": scheme}
+    merged = http.headers
+    # an item access each is cheaper than `items()` of a protobuf map
+    values = {name: merged[name] for name in merged}
+    if http.HasField("header_map"):
+        if values:
+            raise Refusal(Reason.REQUEST_MALFORMED, "the CheckRequest has both `headers` and `header_map`")
+        headers = _raw_headers(http.header_map.headers, pseudo)
+    else:
+        headers = _merged_headers(values, pseudo, len(data))
+    source, destination = attributes.source, attributes.destination
+    # a Unix socket or an internal listener has no socket address: empty text and port 0
+    source_socket, destination_socket = source.address.socket_address, destination.address.socket_address
+    facts = (
+        method,
+        path,
+        host,
+        scheme,
+        http.protocol,
+        http.id,
+        headers,
+        source_socket.address,
+        source_socket.port_value,
+        source.principal,
+        source.certificate,
+        destination_socket.address,
+        destination_socket.port_value,
+        destination.principal,
+        attributes.tls_session.sni,
+    )
+    extensions = attributes.context_extensions
+    if not extensions:
+        return RequestFacts(*facts)
+    return RequestFacts(*facts, MappingProxyType(dict(extensions)))
+
+
+def _merged_headers(values: dict[str, str], attributes: Mapping[str, str], size: int) -> Headers:
+    """`http.headers` without its pseudo headers; `values` is used up. `size` is that of the whole message."""
+    if len(values) > MAX_HEADERS:
+        raise _too_many()
+    for name, attribute in attributes.items():
+        if values.pop(name, attribute) != attribute:
+            raise _contradiction()
+    values.pop(_PROTOCOL, None)
+    # one pass over all names together: what is left after deleting every allowed byte is not allowed
+    if "" in values or "".join(values).encode().translate(None, _LOWERCASE_TOKEN):
+        values = _lowercase(values)
+    # RFC 9113 §8.3.1: a `host` field that differs from `:authority` makes the request malformed
+    host = attributes[":authority"]
+    if values.get("host", host) != host:
+        raise _contradiction()
+    # a value is never longer than the message that holds it
+    if size > MAX_HEADER_VALUE_BYTES:
+        for value in values.values():
+            if len(value.encode()) > MAX_HEADER_VALUE_BYTES:
+                raise _too_long()
+    return Headers.merged(values)
+
+
+def _lowercase(values: dict[str, str]) -> dict[str, str]:
+    lowered = {_token(name): value for name, value in values.items()}
+    if len(lowered) != len(values):
+        raise Refusal(Reason.HEADER_MALFORMED, "two header names differ only in letter case")
+    return lowered
+
+
+def _raw_headers(pairs: Collection[HeaderValue], attributes: Mapping[str, str]) -> Headers:
+    """`http.header_map` without its pseudo headers."""
+    # the pseudo headers count here, as the four that every request has
+    if len(pairs) > MAX_HEADERS:
+        raise _too_many()
+    fields: list[tuple[str, bytes]] = []
+    for pair in pairs:
+        name, value = pair.key, pair.raw_value or pair.value.encode()
+        if len(value) > MAX_HEADER_VALUE_BYTES:
+            raise _too_long()
+        if name.startswith(":"):
+            _compare(name, value, attributes)
+            continue
+        if not name or name.encode().translate(None, _LOWERCASE_TOKEN):
+            name = _token(name)
+        if name == "host":
+            _compare(":authority", value, attributes)
+        fields.append((name, value))
+    return Headers.raw(fields)
+
+
+def _compare(name: str, value: bytes, attributes: Mapping[str, str]) -> None:
+    if name in attributes:
+        if attributes[name].encode() != value:
+            raise _contradiction()
+    elif name != _PROTOCOL:
+        raise Refusal(Reason.HEADER_MALFORMED, "a pseudo header is unknown")
+
+
+def _token(name: str) -> str:
+    """`name` in lowercase.
+
+    Raises:
+        Refusal: HEADER_MALFORMED when it is not a token (RFC 9110 §5.1).
+    """
+    # `lower` maps two characters outside ASCII into it (U+0130, U+212A); those are no token either
+    lowered = name.lower() if name.isascii() else ""
+    if not lowered or lowered.encode().translate(None, _LOWERCASE_TOKEN):
+        raise Refusal(Reason.HEADER_MALFORMED, "a header name is not a token")
+    return lowered
+
+
+def _contradiction() -> Refusal:
+    return Refusal(Reason.REQUEST_MALFORMED, "a pseudo header contradicts its attribute")
+
+
+def _too_many() -> Refusal:
+    return Refusal(Reason.HEADER_TOO_LARGE, f"more than {MAX_HEADERS} headers")
+
+
+def _too_long() -> Refusal:
+    return Refusal(Reason.HEADER_TOO_LARGE, f"a header value is longer than {MAX_HEADER_VALUE_BYTES} bytes")

@@ -1,0 +1,193 @@
+"""`Decision` to CheckResponse bytes: the only place that builds one.
+
+`serialize` always returns bytes, and what they say is what the decision says. Envoy reads a missing status as an allow
+and an unreadable answer as a failed check, which `failure_mode_allow` may turn into an allow; so the status is always
+written, and what cannot be written is a denial.
+
+Header options carry `append: false` as well as `OVERWRITE_IF_EXISTS_OR_ADD`. Envoy up to 1.36 reads only the former for
+request headers; every version that knows both prefers the former where it is present.
+"""
+
+import re
+from functools import lru_cache
+from urllib.parse import quote
+
+from ext_authz.decision import Allow, Decision, Deny, Mutations
+from ext_authz.wire._pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption, QueryParameter
+from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import (
+    CheckResponse,
+    DeniedHttpResponse,
+    OkHttpResponse,
+)
+from ext_authz.wire.encoding import delimited, tag_of
+from ext_authz.wire.metadata import struct_bytes
+
+__all__ = ["says_internal_error", "serialize"]
+
+_GRPC_CODES = {
+    400: 3,  # INVALID_ARGUMENT
+    401: 16,  # UNAUTHENTICATED
+    403: 7,  # PERMISSION_DENIED
+    404: 5,  # NOT_FOUND
+    409: 10,  # ABORTED
+    429: 8,  # RESOURCE_EXHAUSTED
+    500: 13,  # INTERNAL
+    501: 12,  # UNIMPLEMENTED
+    503: 14,  # UNAVAILABLE
+    504: 4,  # DEADLINE_EXCEEDED
+}
+_PERMISSION_DENIED = 7
+_INTERNAL = 13
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_NOT_IN_FIELD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5: all of CTL but HTAB
+
+# A Status that is there and has code 0.
+_OK_STATUS = delimited(tag_of(CheckResponse, "status"), b"")
+_OK_RESPONSE = tag_of(CheckResponse, "ok_response")
+_METADATA = tag_of(CheckResponse, "dynamic_metadata")
+_REQUEST_HEADER = tag_of(OkHttpResponse, "headers")
+_RESPONSE_HEADER = tag_of(OkHttpResponse, "response_headers_to_add")
+_REMOVED_HEADER = tag_of(OkHttpResponse, "headers_to_remove")
+_PARAMETER = tag_of(OkHttpResponse, "query_parameters_to_set")
+_REMOVED_PARAMETER = tag_of(OkHttpResponse, "query_parameters_to_remove")
+_HEADER = tag_of(HeaderValueOption, "header")
+_KEY = tag_of(HeaderValue, "key")
+_VALUE = tag_of(HeaderValue, "value")
+
+
+def _overwriting(*, keep_empty_value: bool) -> bytes:
+    option = HeaderValueOption(
+        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD, keep_empty_value=keep_empty_value
+    )
+    # present and false
+    option.append.SetInParent()
+    return option.SerializeToString()
+
+
+_OVERWRITE = _overwriting(keep_empty_value=False)
+# An empty value must not be taken for "leave what the client sent".
+_OVERWRITE_WITH_EMPTY = _overwriting(keep_empty_value=True)
+
+
+def serialize(decision: Decision, *, errors_as_error_response: bool = False) -> bytes:
+    """The answer to Envoy.
+
+    An `Allow` that cannot be written (a header name that is no token, a control character in a value, text that is not
+    Unicode, metadata nested too deeply) is answered as the denial `internal_error`; `says_internal_error` tells. A
+    `Deny` always denies: of its parts, those that cannot be written are left out.
+
+    Args:
+        decision: what was decided.
+        errors_as_error_response: answer denials with a status of 500 and above as Envoy's `error_response`, which hands
+            the decision to the operator's `failure_mode_allow`.
+
+    Returns:
+        A serialized `envoy.service.auth.v3.CheckResponse`.
+    """
+    try:
+        if isinstance(decision, Allow):
+            return _allowed(decision)
+        return _denied(decision, errors_as_error_response)
+    except Exception:  # noqa: BLE001 - whatever cannot be said is a denial, never an error of the call
+        return _FAILED_AS_ERROR if errors_as_error_response else _FAILED
+
+
+def says_internal_error(response: bytes) -> bool:
+    """Whether `response` is what `serialize` returned for an `Allow` that it could not write."""
+    return response in (_FAILED, _FAILED_AS_ERROR)
+
+
+def _allowed(decision: Allow) -> bytes:
+    mutations = decision.mutations
+    parts = [_header(_REQUEST_HEADER, name, value) for name, value in mutations.set_request_headers]
+    parts.append(_removals(mutations.remove_request_headers))
+    if mutations.set_response_headers or mutations.set_query_parameters or mutations.remove_query_parameters:
+        parts += _rarer_mutations(mutations)
+    response = _OK_STATUS + delimited(_OK_RESPONSE, b"".join(parts))
+    if decision.dynamic_metadata:
+        response += delimited(_METADATA, struct_bytes(decision.dynamic_metadata))
+    return response
+
+
+def _rarer_mutations(mutations: Mutations) -> list[bytes]:
+    parts = [_header(_RESPONSE_HEADER, name, value) for name, value in mutations.set_response_headers]
+    for name, value in mutations.set_query_parameters:
+        # Envoy puts both into the query string as they are: an `&` in a value would begin another parameter
+        parameter = QueryParameter(key=quote(name, safe=""), value=quote(value, safe=""))
+        parts.append(delimited(_PARAMETER, parameter.SerializeToString()))
+    parts += [delimited(_REMOVED_PARAMETER, name.encode()) for name in mutations.remove_query_parameters]
+    return parts
+
+
+def _header(field_tag: bytes, name: str, value: str) -> bytes:
+    """One HeaderValueOption that overwrites."""
+    if not value.isprintable() and _NOT_IN_FIELD_VALUE.search(value):
+        raise ValueError("a header value has a control character")
+    header = delimited(_HEADER, _key(name) + delimited(_VALUE, value.encode()))
+    return delimited(field_tag, header + (_OVERWRITE if value else _OVERWRITE_WITH_EMPTY))
+
+
+# names are the operator's, so few; the bound is for the configuration that makes one up for each request
+@lru_cache(maxsize=4096)
+def _key(name: str) -> bytes:
+    return delimited(_KEY, _checked_name(name))
+
+
+# the removals of a rule, with those override headers that the client happened to send
+@lru_cache(maxsize=4096)
+def _removals(names: tuple[str, ...]) -> bytes:
+    return b"".join([delimited(_REMOVED_HEADER, _checked_name(name)) for name in names])
+
+
+def _checked_name(name: str) -> bytes:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("a header name is not a token")
+    return name.encode()
+
+
+def _denied(decision: Deny, errors_as_error_response: bool) -> bytes:
+    response = _denial(decision.http_status, decision.headers, decision.body, errors_as_error_response)
+    if decision.dynamic_metadata:
+        try:
+            response += delimited(_METADATA, struct_bytes(decision.dynamic_metadata))
+        except Exception:  # noqa: BLE001 - a denial without its metadata is still the denial
+            return response
+    return response
+
+
+# denials are rendered once for each kind and scope set, so the same few come again and again
+@lru_cache(maxsize=512)
+def _denial(http_status: int, headers: tuple[tuple[str, str], ...], body: str, errors_as_error_response: bool) -> bytes:
+    response = CheckResponse()
+    # a denial that said 200, or a number that is no status, would not look like one to the client
+    status = http_status if 300 <= http_status <= 599 else 403
+    response.status.code = _GRPC_CODES.get(status, _INTERNAL if status >= 500 else _PERMISSION_DENIED)
+    is_error = errors_as_error_response and status >= 500
+    answer = response.error_response if is_error else response.denied_response
+    answer.status.code = status  # type: ignore[assignment]  # the enum is open: a number is a value
+    answer.body = body.encode(errors="replace").decode()
+    _add_headers(answer, headers)
+    return response.SerializeToString()
+
+
+def _add_headers(answer: DeniedHttpResponse, headers: tuple[tuple[str, str], ...]) -> None:
+    seen: set[str] = set()
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or _NOT_IN_FIELD_VALUE.search(value):
+            continue
+        option = answer.headers.add()
+        option.header.key = name
+        option.header.value = value.encode(errors="replace").decode()
+        # a second challenge stands beside the first (RFC 9110 §11.6.1)
+        again = name.lower() in seen
+        seen.add(name.lower())
+        option.append.value = again
+        option.append.SetInParent()
+        option.append_action = (
+            HeaderValueOption.APPEND_IF_EXISTS_OR_ADD if again else HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+        )
+
+
+_FAILED = _denial(500, (), "", False)
+_FAILED_AS_ERROR = _denial(500, (), "", True)
