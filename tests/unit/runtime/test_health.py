@@ -81,3 +81,14 @@ def test_a_watch_of_an_unknown_service_stays_open_until_the_end() -> None:
         return await watch
 
     assert asyncio.run(scenario()) == [SERVICE_UNKNOWN]
+
+
+def test_a_watch_of_a_server_that_never_served_ends_without_repeating_itself() -> None:
+    async def scenario() -> list[bytes]:
+        health = Health()
+        watch = asyncio.create_task(watched(health, b""))
+        await asyncio.sleep(0)
+        health.end()
+        return await watch
+
+    assert asyncio.run(scenario()) == [NOT_SERVING]
