@@ -7,11 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
+from ext_authz.policy.expression import compile_expression
+from ext_authz.policy.header_name import METHOD_OVERRIDE_HEADERS, check_header_name
+from ext_authz.policy.host import HostPattern
+from ext_authz.policy.injection import Injection
+from ext_authz.policy.path_match import PathMatch, PathType
 from ext_authz.policy.requirements import Requirement, resolve_binding
-from ext_authz.principal import JsonValue
+from ext_authz.policy.spiffe_pattern import SpiffePattern
 
 __all__ = [
+    "METHODS",
     "HeaderMatch",
     "Injection",
     "PathMatch",
@@ -25,17 +32,8 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?")
-_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 """RFC 9110 §9.3 without CONNECT and TRACE, which are always denied, and PATCH (RFC 5789)."""
-
-
-class PathType(StrEnum):
-    """How a path is compared (Gateway API `HTTPPathMatch.type`, and templates)."""
-
-    EXACT = "Exact"
-    PATH_PREFIX = "PathPrefix"
-    TEMPLATE = "Template"
-    REGULAR_EXPRESSION = "RegularExpression"
 
 
 class ValueMatchType(StrEnum):
@@ -43,25 +41,6 @@ class ValueMatchType(StrEnum):
 
     EXACT = "Exact"
     REGULAR_EXPRESSION = "RegularExpression"
-
-
-@dataclass(frozen=True, slots=True)
-class PathMatch:
-    """One condition on the path.
-
-    Attributes:
-        type: how `value` is compared with the canonical path.
-        value: a path (`/orders`), a template (`/orders/{id}`, a variable is one whole segment) or an expression (RE2,
-            matched against the whole decoded path).
-    """
-
-    type: PathType = PathType.PATH_PREFIX
-    value: str = "/"
-
-    def __post_init__(self) -> None:
-        """Refuse a value that no request could match."""
-        if self.type is not PathType.REGULAR_EXPRESSION and not self.value.startswith("/"):
-            raise ValueError(f"the path `{self.value}` does not begin with `/`; write `/{self.value}`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +57,18 @@ class HeaderMatch:
     value: str
     type: ValueMatchType = ValueMatchType.EXACT
 
+    def __post_init__(self) -> None:
+        """Refuse names and expressions that match nothing."""
+        check_header_name(self.name)
+        if self.name in METHOD_OVERRIDE_HEADERS:
+            raise ValueError(f"the header `{self.name}` is never believed; write `method`")
+        if self.type is ValueMatchType.REGULAR_EXPRESSION:
+            compile_expression(self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class QueryMatch:
-    """One condition on a query parameter (first occurrence counts, as in Gateway API); several must all hold.
+    """One condition on a query parameter; several must all hold. One that a request gives two values is refused.
 
     Attributes:
         name: compared exactly, after percent-decoding.
@@ -92,6 +79,13 @@ class QueryMatch:
     name: str
     value: str
     type: ValueMatchType = ValueMatchType.EXACT
+
+    def __post_init__(self) -> None:
+        """Refuse expressions that match nothing and a parameter without a name."""
+        if not self.name:
+            raise ValueError("the query parameter has no name; write `name`")
+        if self.type is ValueMatchType.REGULAR_EXPRESSION:
+            compile_expression(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,39 +106,14 @@ class RouteMatch:
 
     def __post_init__(self) -> None:
         """Refuse a method that is always denied and names given twice."""
-        if self.method is not None and self.method not in _METHODS:
-            raise ValueError(f"the method `{self.method}` cannot be matched; write one of {', '.join(_METHODS)}")
+        if self.method is not None and self.method not in METHODS:
+            raise ValueError(f"the method `{self.method}` cannot be matched; write one of {', '.join(METHODS)}")
         for kind, names in (
             ("header", [m.name for m in self.headers]),
             ("query parameter", [m.name for m in self.query]),
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"a {kind} is matched twice; write one condition for each name")
-
-
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """What an allowed request is to look like upstream.
-
-    Values are templates: text with `${token.sub}`-like references; `$$` is a `$`. Header names are lowercase.
-
-    Attributes:
-        request_headers: set, overwriting the client's; removed where the value is absent.
-        remove_request_headers: removed from the client's request.
-        response_headers: set on the response to the client; left out where the value is absent.
-        dynamic_metadata: for Envoy's log and later filters; a text that is one single reference keeps its JSON type.
-        set_query_parameters: set, overwriting the client's; removed where the value is absent.
-        remove_query_parameters: removed (case-sensitive).
-        client_certificate: the header to carry the peer's certificate as URL-encoded PEM, or None.
-    """
-
-    request_headers: Mapping[str, str] = field(default_factory=dict)
-    remove_request_headers: tuple[str, ...] = ()
-    response_headers: Mapping[str, str] = field(default_factory=dict)
-    dynamic_metadata: Mapping[str, JsonValue] = field(default_factory=dict)
-    set_query_parameters: Mapping[str, str] = field(default_factory=dict)
-    remove_query_parameters: tuple[str, ...] = ()
-    client_certificate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +145,27 @@ class Rule:
         if not self.public and (not self.requirements or Requirement() in self.requirements):
             raise ValueError("the rule requires nothing; write `public: true` if everyone may pass, else `require`")
         resolve_binding(self.requirements)
+        self._check_references()
+
+    def _check_references(self) -> None:
+        takes_token = any(requirement.token is not None for requirement in self.requirements)
+        takes_peer = takes_token or any(requirement.peer is not None for requirement in self.requirements)
+        for reference in sorted(self.injection.references):
+            root, _, name = reference.partition(".")
+            if root == "token" and not takes_token:
+                raise ValueError(
+                    f"`${{{reference}}}` would always be absent: the rule takes no token; add `token: {{}}` to `require`"
+                )
+            if root == "peer" and not takes_peer:
+                # where a token is taken its binding looks at the peer as well
+                raise ValueError(
+                    f"`${{{reference}}}` would always be absent: the rule takes no peer; add `peer: {{}}` to `require`"
+                )
+            if root == "path" and not all(name in dict(match.path.variables) for match in self.matches):
+                raise ValueError(
+                    f"`${{{reference}}}` would be absent: not every match is a Template with a variable `{name}`; "
+                    f"write `type: Template` and `{{{name}}}` in each"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +192,11 @@ class Target:
             raise ValueError(
                 "the target names no destination; write `destination_principal`, `context_extensions` or `sni`"
             )
+        if self.destination_principal is not None:
+            SpiffePattern(self.destination_principal)
+        if self.sni is not None:
+            HostPattern(self.sni)
+        object.__setattr__(self, "context_extensions", MappingProxyType(dict(self.context_extensions)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +221,10 @@ class RoutePolicy:
             raise ValueError(f"the policy name `{self.name}` is not lowercase letters, digits, `-`, `_` and `.`")
         if not self.rules:
             raise ValueError("the policy has no rules; write at least one, or remove the policy")
-        names = [rule.name for rule in self.rules]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two rules are called `{name}`; give each its own name")
+        names: set[str] = set()
+        for rule in self.rules:
+            if rule.name in names:
+                raise ValueError(f"two rules are called `{rule.name}`; give each its own name")
+            names.add(rule.name)
+        for hostname in self.hostnames:
+            HostPattern(hostname)
