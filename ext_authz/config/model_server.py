@@ -1,0 +1,212 @@
+"""`kind: Server` as it is written."""
+
+from string import Template
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from ext_authz.config.model_evidence import WrittenEvidence
+from ext_authz.config.model_issuer import WrittenIssuer
+from ext_authz.config.policy_words import TrustDomainName
+from ext_authz.config.server_words import Address, HttpUrl, Seconds, TcpAddress
+from ext_authz.config.written import ApiVersion, Items, Metadata, Text, Written, refuse, text_or_mapping
+
+__all__ = [
+    "ServerDocument",
+    "WrittenAdmin",
+    "WrittenDenials",
+    "WrittenKeyFetch",
+    "WrittenListener",
+    "WrittenLog",
+    "WrittenServerSpec",
+    "WrittenTls",
+    "WrittenTrustBundle",
+]
+
+
+class WrittenTls(Written):
+    """TLS for the Check service. Files are PEM, relative to this file, and read again when they change."""
+
+    certificate_file: Text = Field(examples=["tls/server.pem"])
+    """The server's chain, leaf first."""
+
+    key_file: Text = Field(examples=["tls/server.key"])
+    """Its private key."""
+
+    client_ca_file: Text | None = Field(default=None, examples=["tls/envoy-ca.pem"])
+    """When given, Envoy must present a certificate that chains to it."""
+
+
+class WrittenListener(Written):
+    """Where Check is served."""
+
+    address: Address = "127.0.0.1:9000"
+    """`host:port`, or `unix:/absolute/path`."""
+
+    tls: WrittenTls | None = Field(default=None, examples=[{"certificate_file": "a.pem", "key_file": "a.key"}])
+    """Plain text when not given: right on loopback, a Unix socket, and inside a mesh."""
+
+    maximum_message_bytes: Annotated[int, Field(ge=4096, le=67_108_864)] = 1_048_576
+    """A larger CheckRequest is refused."""
+
+    maximum_concurrent_streams: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    """For each connection of Envoy."""
+
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    """How long calls in flight may take after SIGTERM."""
+
+    default_deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 1.0
+    """How long a call may take when Envoy sends no deadline."""
+
+
+class WrittenAdmin(Written):
+    """`/livez`, `/readyz` and `/metrics`."""
+
+    address: TcpAddress = "127.0.0.1:9001"
+    """`host:port`."""
+
+
+class WrittenTrustBundle(Written):
+    """The trust anchors of one trust domain."""
+
+    trust_domain: TrustDomainName = Field(examples=["cluster.local"])
+    """The domain they vouch for, and no other."""
+
+    files: Annotated[Items[Text], Field(min_length=1)] = Field(examples=[["bundles/cluster.local.pem"]])
+    """PEM files, relative to this file, read again when they change. Empty files make every SVID of the domain invalid."""
+
+
+class WrittenKeyFetch(Written):
+    """How signing keys are fetched."""
+
+    refresh_seconds: Seconds = 300.0
+    """Age at which keys are fetched again, in the background."""
+
+    stale_seconds: Seconds = 86_400.0
+    """Age up to which keys serve while they cannot be fetched."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """For one fetch, connection included."""
+
+    unknown_key_cooldown_seconds: Seconds = 10.0
+    """At most one fetch for unknown key ids in this time, for each issuer."""
+
+    failure_backoff_seconds: Seconds = 1.0
+    """First pause after a failed fetch; doubles up to `refresh_seconds`."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "WrittenKeyFetch":
+        if self.stale_seconds < self.refresh_seconds:
+            raise refuse(
+                "keys would stop serving before they are fetched again; write at least `refresh_seconds`",
+                at="stale_seconds",
+            )
+        return self
+
+
+def _check_body(text: str) -> str:
+    template = Template(text)
+    if not template.is_valid():
+        raise ValueError("a `$` begins no `${name}`; for a literal `$` write `$$`")
+    unknown = sorted(set(template.get_identifiers()) - {"status", "title", "detail"})
+    if unknown:
+        raise ValueError(f"there is no `${{{unknown[0]}}}` here; write `${{status}}`, `${{title}}` or `${{detail}}`")
+    return text
+
+
+class WrittenDenials(Written):
+    """What a denied client sees."""
+
+    realm: Text | None = Field(default=None, examples=["billing"])
+    """Of the challenge in `WWW-Authenticate`."""
+
+    resource_metadata: HttpUrl | None = Field(
+        default=None, examples=["https://api.example.com/.well-known/oauth-protected-resource"]
+    )
+    """URL of the protected resource metadata (RFC 9728), for the challenge."""
+
+    body_template: Annotated[str, AfterValidator(_check_body)] | None = Field(
+        default=None, examples=["${status} ${title}"]
+    )
+    """Text with `${status}`, `${title}` and `${detail}`; problem JSON (RFC 9457) when not given."""
+
+    content_type: Text = "text/plain; charset=utf-8"
+    """Of `body_template`."""
+
+
+class WrittenLog(Written):
+    """The decision and server log: JSON lines on standard output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines below it are left out."""
+
+    allowed: bool = True
+    """Log allowed requests as well as denied ones."""
+
+
+class WrittenServerSpec(Written):
+    """The server itself."""
+
+    listener: WrittenListener = WrittenListener()
+    """The Check service that Envoy calls."""
+
+    admin: Annotated[
+        Annotated[Literal["none"], Tag("<text>")] | Annotated[WrittenAdmin, Tag("<mapping>")],
+        Discriminator(text_or_mapping),
+    ] = WrittenAdmin()
+    """Probes and metrics, or `none`."""
+
+    evidence: WrittenEvidence = WrittenEvidence()
+    """What may be read from a request."""
+
+    trust_bundles: Items[WrittenTrustBundle] = ()
+    """Trust anchors, for `chain_verified_by: bundles`."""
+
+    issuers: Items[WrittenIssuer] = ()
+    """Who may issue tokens."""
+
+    policies: Items[Text] = Field(default=(), examples=[["policies/*.yaml"]])
+    """Policy files, relative to this file: `*` and `?` stand for parts of a name, `**` for folders."""
+
+    key_fetch: WrittenKeyFetch = WrittenKeyFetch()
+    """How signing keys are fetched."""
+
+    denials: WrittenDenials = WrittenDenials()
+    """What a denied client sees."""
+
+    log: WrittenLog = WrittenLog()
+    """What is logged."""
+
+    canonical_paths: Items[
+        Literal[
+            "merge_slashes",
+            "allow_path_parameters",
+            "allow_encoded_slash",
+            "resolve_dot_segments",
+            "allow_double_encoding",
+            "case_sensitive",
+        ]
+    ] = Field(default=(), examples=[["merge_slashes"]])
+    """Paths that are ambiguous are refused with 400; each name here accepts one ambiguity, in one reading."""
+
+    reload_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+    """How often files are looked at for changes."""
+
+    strict: bool = False
+    """Warnings stop the load."""
+
+
+class ServerDocument(Written):
+    """One server and everything it trusts."""
+
+    apiVersion: ApiVersion  # noqa: N815 - the key every Kubernetes-like document has
+    """The version of this format."""
+
+    kind: Literal["Server"]
+    """This document configures a server."""
+
+    metadata: Metadata | None = Field(default=None, examples=[{"name": "edge"}])
+    """For people; nothing reads it."""
+
+    spec: WrittenServerSpec
+    """The server."""
