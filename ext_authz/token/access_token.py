@@ -14,7 +14,7 @@ from ext_authz.token.jose import MAX_TOKEN_CHARACTERS, CompactJws, parse_compact
 from ext_authz.token.jwks import KeyMatch, VerificationKey
 from ext_authz.token.token_cache import CachedRefusal
 
-__all__ = ["refuse_unmet", "verify_access_token"]
+__all__ = ["verify_access_token"]
 
 
 def verify_access_token(text: str, issuers: IssuerDirectory, now: float) -> VerifiedToken | KeysNeeded:
@@ -28,8 +28,7 @@ def verify_access_token(text: str, issuers: IssuerDirectory, now: float) -> Veri
         now: seconds since the epoch.
 
     Returns:
-        The token, or the key it needs that the directory does not hold. If that key cannot be had, `refuse_unmet` says
-        why the token is denied.
+        The token, or the key it needs that the directory does not hold.
 
     Raises:
         Refusal: TOKEN_*, ISSUER_UNKNOWN, SIGNING_KEY_UNKNOWN, SIGNATURE_INVALID, CLAIM_*, AUDIENCE_MISMATCH,
@@ -49,14 +48,6 @@ def verify_access_token(text: str, issuers: IssuerDirectory, now: float) -> Veri
     if refused is not None and issuers.get(refused.iss) is refused.origin:
         raise Refusal(refused.reason, refused.detail)
     return _verify(text, digest, issuers, now)
-
-
-def refuse_unmet(need: KeysNeeded, issuers: IssuerDirectory) -> Refusal:
-    """Why a token is denied whose key could not be fetched: there are no keys at all, or none of that name."""
-    for trusted in issuers:
-        if trusted.issuer.name == need.issuer_name and trusted.keys is not None:
-            return Refusal(Reason.SIGNING_KEY_UNKNOWN, "the issuer has no key of the token's `kid` and `alg`")
-    return Refusal(Reason.SIGNING_KEYS_UNAVAILABLE, "the issuer's keys could not be fetched")
 
 
 def _verify(text: str, digest: bytes, issuers: IssuerDirectory, now: float) -> VerifiedToken | KeysNeeded:

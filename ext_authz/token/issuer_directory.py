@@ -75,5 +75,9 @@ class IssuerDirectory:
         """The issuer whose identifier is exactly `iss`, or None."""
         return self._by_iss.get(iss)
 
+    def has_keys(self, name: str) -> bool:
+        """Whether any key of the issuer that policies call `name` could be had."""
+        return any(trusted.issuer.name == name and trusted.keys is not None for trusted in self)
+
     def __iter__(self) -> Iterator[TrustedIssuer]:
         return iter(self._by_iss.values())
