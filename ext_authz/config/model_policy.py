@@ -1,8 +1,10 @@
 """`kind: RoutePolicy` as it is written."""
 
+from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from ext_authz.config.model_requirement import WrittenTerms
 from ext_authz.config.policy_words import (
@@ -11,6 +13,7 @@ from ext_authz.config.policy_words import (
     MatchedHeader,
     MetadataValue,
     Method,
+    QueryName,
     RemovedHeader,
     SetHeader,
     SetName,
@@ -18,8 +21,17 @@ from ext_authz.config.policy_words import (
     TemplateText,
 )
 from ext_authz.config.written import ApiVersion, Items, Metadata, Name, Text, Written, refuse
-from ext_authz.policy.expression import compile_expression
-from ext_authz.policy.model import HeaderMatch, PathMatch, PathType, QueryMatch, ValueMatchType
+from ext_authz.policy.model import (
+    HeaderMatch,
+    Injection,
+    PathMatch,
+    PathType,
+    QueryMatch,
+    RouteMatch,
+    Target,
+    ValueMatchType,
+)
+from ext_authz.principal import JsonValue as ImmutableJson
 
 __all__ = [
     "RoutePolicyDocument",
@@ -48,8 +60,6 @@ class WrittenPath(Written):
     def _usable(self) -> "WrittenPath":
         try:
             self.build()
-            if self.type == "RegularExpression":
-                compile_expression(self.value)
         except ValueError as error:
             raise refuse(str(error), at="value") from None
         return self
@@ -73,11 +83,10 @@ class WrittenHeaderMatch(Written):
 
     @model_validator(mode="after")
     def _usable(self) -> "WrittenHeaderMatch":
-        if self.type == "RegularExpression":
-            try:
-                compile_expression(self.value)
-            except ValueError as error:
-                raise refuse(str(error), at="value") from None
+        try:
+            self.build()
+        except ValueError as error:
+            raise refuse(str(error), at="value") from None
         return self
 
     def build(self) -> HeaderMatch:
@@ -99,11 +108,10 @@ class WrittenQueryMatch(Written):
 
     @model_validator(mode="after")
     def _usable(self) -> "WrittenQueryMatch":
-        if self.type == "RegularExpression":
-            try:
-                compile_expression(self.value)
-            except ValueError as error:
-                raise refuse(str(error), at="value") from None
+        try:
+            self.build()
+        except ValueError as error:
+            raise refuse(str(error), at="value") from None
         return self
 
     def build(self) -> QueryMatch:
@@ -126,7 +134,7 @@ class WrittenMatch(Written):
     headers: Items[WrittenHeaderMatch] = ()
     """All must hold."""
 
-    query_parameters: Items[WrittenQueryMatch] = ()
+    query: Items[WrittenQueryMatch] = ()
     """All must hold."""
 
     @model_validator(mode="after")
@@ -136,6 +144,24 @@ class WrittenMatch(Written):
         if self.methods == ():
             raise refuse("no method is listed, so nothing matches; write `[GET]` or remove the key", at="methods")
         return self
+
+    def build(self) -> Iterable[RouteMatch]:
+        """The values this stands for: one for each method."""
+        for method in dict.fromkeys(self.methods or (self.method,)):
+            yield RouteMatch(
+                path=PathMatch() if self.path is None else self.path.build(),
+                method=method,
+                headers=tuple(header.build() for header in self.headers),
+                query=tuple(parameter.build() for parameter in self.query),
+            )
+
+
+def _frozen(value: JsonValue) -> ImmutableJson:
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return MappingProxyType({name: _frozen(item) for name, item in value.items()})
+    return value
 
 
 class WrittenInjection(Written):
@@ -153,16 +179,28 @@ class WrittenInjection(Written):
     dynamic_metadata: dict[Text, MetadataValue] | None = Field(default=None, examples=[{"subject": "${token.sub}"}])
     """For Envoy's access log and later filters (namespace `envoy.filters.http.ext_authz`)."""
 
-    set_query_parameters: dict[Text, TemplateText] | None = Field(
+    set_query_parameters: dict[QueryName, TemplateText] | None = Field(
         default=None, examples=[{"tenant": "${token.tenant}"}]
     )
     """Set for the upstream, over whatever the client sent; removed where the value is absent."""
 
-    remove_query_parameters: Items[Text] | None = Field(default=None, examples=[["debug"]])
+    remove_query_parameters: Items[QueryName] | None = Field(default=None, examples=[["debug"]])
     """Never reach the upstream (compared with case)."""
 
     client_certificate: SetHeader | None = Field(default=None, examples=["x-client-certificate"])
     """The header that carries the caller's certificate to the upstream, as URL-encoded PEM."""
+
+    def build(self) -> Injection:
+        """The value this stands for."""
+        return Injection(
+            request_headers=self.request_headers or {},
+            remove_request_headers=self.remove_request_headers or (),
+            response_headers=self.response_headers or {},
+            dynamic_metadata={name: _frozen(value) for name, value in (self.dynamic_metadata or {}).items()},
+            set_query_parameters=self.set_query_parameters or {},
+            remove_query_parameters=self.remove_query_parameters or (),
+            client_certificate=self.client_certificate,
+        )
 
 
 class WrittenDefaults(WrittenTerms):
@@ -221,6 +259,15 @@ class WrittenTarget(Written):
                 "the target names no destination; write `destination_principal`, `context_extensions` or `sni`"
             )
         return self
+
+    def build(self) -> Target:
+        """The value this stands for."""
+        return Target(
+            destination_principal=self.destination_principal,
+            context_extensions=MappingProxyType(self.context_extensions),
+            sni=self.sni,
+            routed_by_host=self.routed_by_host,
+        )
 
 
 class WrittenPolicySpec(Written):

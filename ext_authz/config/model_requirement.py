@@ -6,6 +6,16 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from ext_authz.config.policy_words import AddressBlock, IssuerName, KubernetesName, SpiffePatternText, TrustDomainName
 from ext_authz.config.written import ApiVersion, Items, Metadata, Scalar, Text, Written, refuse, text_or_mapping
+from ext_authz.policy.requirements import (
+    ClaimRequirement,
+    NotRequired,
+    PeerRequirement,
+    Requirement,
+    RequirementTerms,
+    ScopeRequirement,
+    TokenRequirement,
+)
+from ext_authz.requirement import BindingMethod, BindingMode, BindingRequirement
 
 __all__ = [
     "RequirementSetDocument",
@@ -36,6 +46,15 @@ class WrittenPeer(Written):
 
     service_accounts: Items[KubernetesName] = Field(default=(), examples=[["website"]])
     """Any one suffices; as `namespaces`."""
+
+    def build(self) -> PeerRequirement:
+        """The value this stands for."""
+        return PeerRequirement(
+            spiffe=self.spiffe,
+            trust_domains=self.trust_domains,
+            namespaces=self.namespaces,
+            service_accounts=self.service_accounts,
+        )
 
 
 class WrittenScopes(Written):
@@ -70,6 +89,13 @@ class WrittenClaim(Written):
             raise refuse("no value is listed, so nothing is allowed; write at least one", at="one_of")
         return self
 
+    def build(self) -> ClaimRequirement:
+        """The value this stands for."""
+        return ClaimRequirement(
+            path=(self.claim,) if isinstance(self.claim, str) else self.claim,
+            one_of=(self.equals,) if self.one_of is None else self.one_of,
+        )
+
 
 class WrittenToken(Written):
     """A valid access token is required, and everything given must hold. `{}` accepts a token of any issuer."""
@@ -88,6 +114,16 @@ class WrittenToken(Written):
 
     claims: Items[WrittenClaim] = Field(default=(), examples=[[{"claim": "department", "equals": "finance"}]])
     """All must hold."""
+
+    def build(self) -> TokenRequirement:
+        """The value this stands for."""
+        return TokenRequirement(
+            issuers=self.issuers,
+            audiences=self.audiences,
+            scopes=ScopeRequirement(all=self.scopes.all, any=self.scopes.any),
+            clients=self.clients,
+            claims=tuple(claim.build() for claim in self.claims),
+        )
 
 
 class WrittenBinding(Written):
@@ -118,6 +154,14 @@ class WrittenBinding(Written):
             )
         return self
 
+    def build(self) -> BindingRequirement:
+        """The value this stands for."""
+        return BindingRequirement(
+            mode=BindingMode(self.mode),
+            accept=frozenset(BindingMethod(method) for method in self.accept),
+            spiffe_id_claim=self.spiffe_id_claim,
+        )
+
 
 BindingTerm: TypeAlias = Annotated[
     Annotated[Literal["required", "when-present"], _AsText] | Annotated[WrittenBinding, _AsMapping], _Forms
@@ -126,6 +170,10 @@ _Nothing: TypeAlias = Annotated[Literal["none"], _AsText]
 PeerTerm: TypeAlias = Annotated[_Nothing | Annotated[WrittenPeer, _AsMapping], _Forms]
 TokenTerm: TypeAlias = Annotated[_Nothing | Annotated[WrittenToken, _AsMapping], _Forms]
 SourceTerm: TypeAlias = Annotated[_Nothing | Annotated[Items[AddressBlock], _AsMapping], _Forms]
+
+
+def _binding(term: BindingTerm | None) -> BindingRequirement | None:
+    return None if term is None else (WrittenBinding(mode=term) if isinstance(term, str) else term).build()
 
 
 class WrittenRequirement(Written):
@@ -143,6 +191,15 @@ class WrittenRequirement(Written):
     binding: BindingTerm | None = Field(default=None, examples=["required"])
     """How the token must be bound; `required` unless said otherwise."""
 
+    def build(self) -> Requirement:
+        """The value this stands for."""
+        return Requirement(
+            peer=None if self.peer is None else self.peer.build(),
+            token=None if self.token is None else self.token.build(),
+            source_ips=self.source_ips or (),
+            binding=_binding(self.binding),
+        )
+
 
 class WrittenTerms(Written):
     """Requirements of a rule, or defaults. `none` switches a default off by name."""
@@ -158,6 +215,17 @@ class WrittenTerms(Written):
 
     binding: BindingTerm | None = Field(default=None, examples=["required"])
     """How the token must be bound; `required` unless said otherwise."""
+
+    def build(self) -> RequirementTerms:
+        """The value this stands for."""
+        return RequirementTerms(
+            peer=self.peer.build() if isinstance(self.peer, WrittenPeer) else self.peer and NotRequired(self.peer),
+            token=self.token.build()
+            if isinstance(self.token, WrittenToken)
+            else self.token and NotRequired(self.token),
+            source_ips=NotRequired(self.source_ips) if isinstance(self.source_ips, str) else self.source_ips,
+            binding=_binding(self.binding),
+        )
 
 
 class RequirementSetDocument(Written):

@@ -13,6 +13,7 @@ from ext_authz.config.written import Name, checked, refuse
 from ext_authz.errors import Refusal
 from ext_authz.policy.header_name import check_header_name, check_removed_header, check_set_header
 from ext_authz.policy.host import HostPattern
+from ext_authz.policy.injection import Injection
 from ext_authz.policy.requirements import Requirement
 from ext_authz.policy.spiffe_pattern import SpiffePattern
 from ext_authz.policy.template import Template
@@ -28,6 +29,7 @@ __all__ = [
     "MatchedHeader",
     "MetadataValue",
     "Method",
+    "QueryName",
     "RemovedHeader",
     "SetHeader",
     "SetName",
@@ -140,6 +142,14 @@ MatchedHeader: TypeAlias = Annotated[str, AfterValidator(_lowercase), checked(ch
 SetHeader: TypeAlias = Annotated[str, AfterValidator(_lowercase), checked(check_set_header), _HEADER]
 RemovedHeader: TypeAlias = Annotated[str, AfterValidator(_lowercase), checked(check_removed_header), _HEADER]
 
+
+def _check_query_name(text: str) -> None:
+    Injection(remove_query_parameters=(text,))
+
+
+QueryName: TypeAlias = Annotated[
+    str, checked(_check_query_name), Field(json_schema_extra={"pattern": "^[A-Za-z0-9._~-]+$"})
+]
 TemplateText: TypeAlias = Annotated[str, checked(Template), Field(json_schema_extra={"minLength": 1})]
 
 
