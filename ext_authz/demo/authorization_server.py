@@ -22,7 +22,7 @@ from ext_authz.demo.oauth_client import AuthenticationMethod, Client, ClientCert
 from ext_authz.demo.oauth_grants import Authorization, Grants, SigningKeys, code_challenge
 from ext_authz.demo.serving import Request, Response, serve
 
-__all__ = ["AuthorizationServer", "main"]
+__all__ = ["AuthorizationServer", "serve_authorization_server"]
 
 _USER = "alice"
 _NO_STORE = ("cache-control", "no-store")
@@ -251,17 +251,17 @@ def _json(body: object, status: int = 200) -> Response:
     return Response(status, json.dumps(body).encode(), (("content-type", "application/json"), _NO_STORE))
 
 
-def main() -> None:
-    """`python -m ext_authz.demo.authorization_server SETTINGS.json`: serve until stopped."""
-    settings = json.loads(Path(single_argument("SETTINGS.json")).read_text())
+def serve_authorization_server(settings_file: Path) -> None:
+    """Serve until stopped, by a JSON file that `ext_authz.demo.layout` writes."""
+    settings = json.loads(settings_file.read_text())
     server = AuthorizationServer(
         settings["issuer"],
         clients_from_file(Path(settings["clients_file"])),
         TrustBundles(settings["trust_bundles"]),
-        time.time,  # noqa: TID251 - the process's own clock enters here
+        time.time,
     )
     serve(server.answer, settings["host"], settings["port"]).serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    serve_authorization_server(Path(single_argument("SETTINGS.json")))

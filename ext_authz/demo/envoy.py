@@ -29,6 +29,7 @@ class EnvoyProcess:
 
     Attributes:
         log_file: what it wrote: its own log and one JSON line per request.
+        process: the process itself.
         ports: by listener name, also where the configuration left the choice to the system with port 0. Set by `start`.
         admin_url: `http://host:port`. Set by `start`.
     """
@@ -45,7 +46,7 @@ class EnvoyProcess:
         command += ["--log-level", log_level, "--concurrency", "1", "--use-dynamic-base-id"]
         # an access log that is a second behind is of no use to who looks for the request just made
         command += ["--file-flush-interval-msec", "50", "--drain-time-s", "1", "--parent-shutdown-time-s", "2"]
-        self._process = Process("envoy", command, self.log_file)
+        self.process = Process("envoy", command, self.log_file)
 
     def start(self, timeout: float = READY_SECONDS) -> Self:
         """Start and wait until every listener answers.
@@ -55,8 +56,8 @@ class EnvoyProcess:
         """
         self._admin_file.unlink(missing_ok=True)
         self._config_file.write_text(self._config.to_json(indent=2))
-        self._process.start()
-        self._process.wait_until(self._is_ready, timeout, _POLL_SECONDS)
+        self.process.start()
+        self.process.wait_until(self._is_ready, timeout, _POLL_SECONDS)
         listeners = httpx.get(f"{self.admin_url}/listeners?format=json", timeout=5).json()
         for status in listeners.get("listener_statuses", []):
             address = status["local_address"].get("socket_address")
@@ -66,7 +67,7 @@ class EnvoyProcess:
 
     def stop(self) -> None:
         """End the process and wait for it."""
-        self._process.stop()
+        self.process.stop()
 
     def stat(self, name: str) -> int:
         """One counter or gauge by its full name; 0 when Envoy has not made it yet."""

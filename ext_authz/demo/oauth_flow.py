@@ -62,9 +62,9 @@ class OAuthFlow:
         """A GET without a certificate."""
         return send(Call(self._endpoint, target), self._stack.path(self._stack.ca_file))
 
-    def post(self, target: str, credential: str | None, **form: str) -> Answer:
-        """A form with a certificate."""
-        call = Call(
+    def form(self, target: str, credential: str | None, **form: str) -> Call:
+        """A POST of a form with a certificate, not sent yet."""
+        return Call(
             self._endpoint,
             target,
             method="POST",
@@ -72,7 +72,10 @@ class OAuthFlow:
             credential=None if credential is None else self._stack.credential(credential),
             body=urlencode(form).encode(),
         )
-        return send(call, self._stack.path(self._stack.ca_file))
+
+    def post(self, target: str, credential: str | None, **form: str) -> Answer:
+        """Send a form with a certificate."""
+        return send(self.form(target, credential, **form), self._stack.path(self._stack.ca_file))
 
     def _token(self, credential: str, **form: str) -> dict[str, str]:
         answer = self.post("/token", credential, **form)

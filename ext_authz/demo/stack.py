@@ -5,6 +5,7 @@ containers. Paths in the file are relative to its directory.
 """
 
 import json
+import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ class Stack:
         """The lines of ext-authz's log so far; None when it cannot be read from here."""
         if self.decision_log_file is not None:
             return Path(self.path(self.decision_log_file)).read_text(errors="replace").splitlines()
-        if self.decision_log_command:
+        if self.decision_log_command and shutil.which(self.decision_log_command[0]) is not None:
             done = subprocess.run(
                 self.decision_log_command, capture_output=True, check=False, timeout=_LOG_COMMAND_SECONDS
             )

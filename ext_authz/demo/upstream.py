@@ -5,7 +5,7 @@ import json
 from ext_authz.demo.arguments import single_argument
 from ext_authz.demo.serving import Request, Response, serve
 
-__all__ = ["echo", "main"]
+__all__ = ["echo", "serve_upstream"]
 
 
 def echo(request: Request) -> Response:
@@ -17,11 +17,11 @@ def echo(request: Request) -> Response:
     return Response(200, json.dumps(seen, indent=2).encode() + b"\n", (("content-type", "application/json"),))
 
 
-def main() -> None:
-    """`python -m ext_authz.demo.upstream HOST:PORT`: serve until stopped."""
-    host, _, port = single_argument("HOST:PORT").rpartition(":")
+def serve_upstream(address: str) -> None:
+    """Serve at `host:port` until stopped."""
+    host, _, port = address.rpartition(":")
     serve(echo, host, int(port)).serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    serve_upstream(single_argument("HOST:PORT"))
