@@ -24,7 +24,6 @@ __all__ = ["demonstrate", "running_stack"]
 _READY_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
 _INTERRUPTED = 130
-_EXT_AUTHZ = "import sys; from ext_authz.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 def demonstrate(directory: Path, *, once: bool) -> int:
@@ -102,7 +101,7 @@ def running_stack(directory: Path) -> Iterator[tuple[Stack, list[Process]]]:
         start(
             Process(
                 "ext-authz",
-                [sys.executable, "-c", _EXT_AUTHZ, "serve", "--config", str(directory / "ext-authz.yaml")],
+                [*module, "ext_authz", "serve", "--config", str(directory / "ext-authz.yaml")],
                 directory / "ext-authz.log",
             ),
             lambda: _is_ready(f"http://127.0.0.1:{ports.ext_authz_admin}/readyz"),
