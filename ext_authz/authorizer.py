@@ -13,7 +13,7 @@ from ext_authz.evidence.authorization import find_token
 from ext_authz.facts import RequestFacts
 from ext_authz.identity.peer import peer_from
 from ext_authz.need import KeysNeeded, Need
-from ext_authz.policy.index import Selection
+from ext_authz.policy.compiled import Selection
 from ext_authz.principal import Peer, Principals, VerifiedToken
 from ext_authz.snapshot import Snapshot
 from ext_authz.token.access_token import verify_access_token
@@ -64,10 +64,8 @@ def examine(
         rule = selection.rule
         rule.check_source(facts)
         peer = token = None
-        if rule.needs_peer or rule.binding is not None:
-            peer = seen.peer = peer_from(facts, snapshot.evidence, snapshot.bundles, now, snapshot.certificates)
         if rule.needs_peer:
-            _require_identity(peer)
+            peer = seen.peer = peer_from(facts, snapshot.evidence, snapshot.bundles, now, snapshot.certificates)
         if rule.needs_token:
             verified = _token(facts, selection, snapshot, now, unmet)
             if isinstance(verified, KeysNeeded):
@@ -87,13 +85,6 @@ def examine(
         return _deny(refusal, snapshot, seen)
 
 
-def _require_identity(peer: Peer | None) -> None:
-    if peer is None:
-        raise Refusal(Reason.PEER_MISSING, "the rule requires a peer and the connection shows no client certificate")
-    if peer.identity_refusal is not None:
-        raise Refusal(peer.identity_refusal.reason, peer.identity_refusal.detail)
-
-
 def _token(
     facts: RequestFacts,
     selection: Selection,
@@ -101,7 +92,7 @@ def _token(
     now: float,
     unmet: frozenset[Need],
 ) -> VerifiedToken | KeysNeeded:
-    text = find_token(facts.headers, selection.query, snapshot.evidence.token_sources)
+    text = find_token(facts.headers, selection.path.query, snapshot.evidence.token_sources)
     if text is None:
         raise Refusal(Reason.TOKEN_MISSING, "the rule requires a token and the request presents none")
     verified = verify_access_token(text, snapshot.issuers, now)
@@ -125,7 +116,7 @@ def _deny(refusal: Refusal, snapshot: Snapshot, seen: Examination) -> Deny:
 def _diagnostics(seen: Examination, detail: str = "") -> Diagnostics:
     selection, peer, token = seen.selection, seen.peer, seen.token
     return Diagnostics(
-        policy=selection.policy_name if selection else None,
+        policy=selection.rule.policy if selection else None,
         rule=selection.rule.name if selection else None,
         issuer=token.issuer_name if token else None,
         subject=token.subject if token else None,
