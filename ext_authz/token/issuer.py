@@ -65,6 +65,7 @@ class Issuer:
         name: what policies call it.
         issuer: `iss`, compared exactly.
         audiences: the token's `aud` must hold one of these (RFC 9068 §4).
+        any_audience: accept any `aud`; `audiences` is empty then. Only configuration with an `insecure_...` flag sets it.
         keys: where its keys come from.
         algorithms: JWS `alg` values accepted.
         types: JWS `typ` values accepted, lowercase, without `application/` (RFC 9068 §2.1: `at+jwt`). The empty string
@@ -92,3 +93,4 @@ class Issuer:
     scope_claim: str = "scope"
     scope_array: bool = False
     ignored_headers: frozenset[str] = frozenset()
+    any_audience: bool = False
