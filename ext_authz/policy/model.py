@@ -99,7 +99,7 @@ class RouteMatch:
         query: all must hold; names are unique.
     """
 
-    path: PathMatch = PathMatch()
+    path: PathMatch = field(default_factory=PathMatch)
     method: str | None = None
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()

@@ -24,7 +24,17 @@ class CompiledInjection:
     show us only some headers (`allowed_headers`), and what we cannot see must not pass.
     """
 
-    __slots__ = ("_guarded", "_metadata", "_query", "_removed", "_request", "_response", "_unqueried", "changes_query")
+    __slots__ = (
+        "_changes_query",
+        "_guarded",
+        "_metadata",
+        "_query",
+        "_removed",
+        "_request",
+        "_response",
+        "_unqueried",
+        "has_metadata",
+    )
 
     def __init__(self, injection: Injection, owned: frozenset[str]) -> None:
         """Compile `injection`.
@@ -40,8 +50,9 @@ class CompiledInjection:
         self._response = _renders(injection.response_headers)
         self._query = _renders(injection.set_query_parameters)
         self._unqueried = injection.remove_query_parameters
-        self.changes_query = bool(self._query or self._unqueried)
+        self._changes_query = bool(self._query or self._unqueried)
         self._metadata = {name: _render_json(value) for name, value in injection.dynamic_metadata.items()}
+        self.has_metadata = bool(self._metadata)
         unwanted = {*owned, *request, *injection.remove_request_headers, *METHOD_OVERRIDE_HEADERS}
         self._guarded = frozenset(_dashed(name) for name in unwanted)
         self._removed = tuple(sorted((unwanted | self._guarded) - request.keys()))
@@ -60,7 +71,7 @@ class CompiledInjection:
         if "_" in "".join(names):
             removed += self._spelled_otherwise(names, removed)
         response = tuple(_rendered(self._response, context)) if self._response else ()
-        if self.changes_query:
+        if self._changes_query:
             return Mutations(tuple(headers), removed, response, *self._query_changes(context))
         return Mutations(tuple(headers), removed, response)
 

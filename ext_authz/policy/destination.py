@@ -1,0 +1,73 @@
+"""Everything that can apply at one destination, compiled."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ext_authz.policy.compiled import CompiledRule
+from ext_authz.policy.model import RouteMatch, RoutePolicy
+from ext_authz.policy.route_table import RouteTable
+from ext_authz.policy.target_index import HostTable, TargetKey
+
+__all__ = ["Destination", "destinations_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The policies that name one target, or (`target` None) those that name none.
+
+    Attributes:
+        target: what names the destination.
+        policies: by name.
+        tables: the rules by hostname as written, None for any host.
+        hosts: the same, to look a host up.
+        routed_by_host: the operator states that the proxy routes by Host there.
+    """
+
+    target: TargetKey | None
+    policies: tuple[RoutePolicy, ...]
+    tables: dict[str | None, RouteTable]
+    hosts: HostTable[RouteTable]
+    routed_by_host: bool
+
+    @property
+    def is_bound_to_sni(self) -> bool:
+        """Whether the destination is named by its TLS server name, which Host must then equal."""
+        return self.target is not None and self.target.sni is not None
+
+
+def destinations_of(policies: Iterable[RoutePolicy], *, case_sensitive: bool) -> tuple[Destination, ...]:
+    """Every destination that `policies` name, each compiled."""
+    members: dict[TargetKey | None, dict[str, RoutePolicy]] = {}
+    not_by_host: set[TargetKey | None] = set()
+    for policy in policies:
+        if not policy.targets:
+            members.setdefault(None, {})[policy.name] = policy
+        for target in policy.targets:
+            key = TargetKey.of(target)
+            members.setdefault(key, {})[policy.name] = policy
+            if not target.routed_by_host:
+                not_by_host.add(key)
+    return tuple(
+        _destination(
+            target,
+            tuple(by_name[name] for name in sorted(by_name)),
+            case_sensitive=case_sensitive,
+            # policies without targets are for gateways, which route by host
+            routed_by_host=target is None or target not in not_by_host,
+        )
+        for target, by_name in members.items()
+    )
+
+
+def _destination(
+    target: TargetKey | None, policies: tuple[RoutePolicy, ...], *, case_sensitive: bool, routed_by_host: bool
+) -> Destination:
+    rules = [rule for policy in policies for rule in policy.rules]
+    owned = frozenset[str]().union(*(rule.injection.owned_headers for rule in rules))
+    by_host: dict[str | None, list[tuple[CompiledRule, tuple[RouteMatch, ...]]]] = {}
+    for policy in policies:
+        compiled = [(CompiledRule(policy.name, rule, owned), rule.matches) for rule in policy.rules]
+        for hostname in dict.fromkeys(policy.hostnames) or (None,):
+            by_host.setdefault(hostname, []).extend(compiled)
+    tables = {hostname: RouteTable(rows, case_sensitive=case_sensitive) for hostname, rows in by_host.items()}
+    return Destination(target, policies, tables, HostTable(tables), routed_by_host)
