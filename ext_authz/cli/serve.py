@@ -1,0 +1,40 @@
+"""`ext-authz serve`: run the server until it is told to stop."""
+
+import argparse
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from ext_authz.cli.outcome import Exit
+from ext_authz.runtime.server import Server
+from ext_authz.telemetry.line_sink import LineSink
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+__all__ = ["add_to", "run"]
+
+
+def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the subcommand."""
+    parser = commands.add_parser(
+        "serve",
+        help="run the server",
+        description=(
+            "Run the server. Files named in the configuration are watched and reloaded; SIGHUP reloads at once. "
+            "SIGTERM and SIGINT drain; a second one ends the process at once."
+        ),
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="server configuration")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve. Raises ConfigurationError or OSError when the server cannot start."""
+    sys.stdout.flush()
+    sink = LineSink(sys.stdout.fileno())
+    try:
+        asyncio.run(Server(arguments.config, sink).run())
+    finally:
+        sink.close()
+    return Exit.OK
