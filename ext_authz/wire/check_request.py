@@ -6,6 +6,7 @@ refuses what two readers could understand differently.
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -29,6 +30,11 @@ _LOWERCASE_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 # implementation of protobuf UnicodeDecodeError.
 _read = CheckRequest.FromString
 _UNREADABLE = (DecodeError, UnicodeDecodeError, RecursionError)
+
+_NO_EXTENSIONS: Mapping[str, str] = MappingProxyType({})
+
+# `:method`, `:path`, `:authority` and `:scheme` as the attributes give them.
+_Pseudo: TypeAlias = tuple[str, str, str, str]
 
 # Extended CONNECT (RFC 8441 §4): known, and of no use to a decision.
 _PROTOCOL = ":protocol"
@@ -54,7 +60,7 @@ def parse_check_request(data: bytes) -> RequestFacts:
         raise Refusal(Reason.REQUEST_WITHOUT_HTTP, "the CheckRequest has no `http` attribute")
     http = request.http
     method, path, host, scheme = http.method, http.path, http.host, http.scheme
-    pseudo = {":method": method, ":path": path, ":authority": host, ":scheme": scheme}
+    pseudo = (method, path, host, scheme)
     merged = http.headers
     # an item access each is cheaper than `items()` of a protobuf map
     values = {name: merged[name] for name in merged}
@@ -67,7 +73,8 @@ def parse_check_request(data: bytes) -> RequestFacts:
     source, destination = attributes.source, attributes.destination
     # a Unix socket or an internal listener has no socket address: empty text and port 0
     source_socket, destination_socket = source.address.socket_address, destination.address.socket_address
-    facts = (
+    extensions = attributes.context_extensions
+    return RequestFacts(
         method,
         path,
         host,
@@ -83,26 +90,28 @@ def parse_check_request(data: bytes) -> RequestFacts:
         destination_socket.port_value,
         destination.principal,
         attributes.tls_session.sni,
+        MappingProxyType(dict(extensions)) if extensions else _NO_EXTENSIONS,
     )
-    extensions = attributes.context_extensions
-    if not extensions:
-        return RequestFacts(*facts)
-    return RequestFacts(*facts, MappingProxyType(dict(extensions)))
 
 
-def _merged_headers(values: dict[str, str], attributes: Mapping[str, str], size: int) -> Headers:
+def _merged_headers(values: dict[str, str], pseudo: _Pseudo, size: int) -> Headers:
     """`http.headers` without its pseudo headers; `values` is used up. `size` is that of the whole message."""
     if len(values) > MAX_HEADERS:
         raise _too_many()
-    for name, attribute in attributes.items():
-        if values.pop(name, attribute) != attribute:
-            raise _contradiction()
-    values.pop(_PROTOCOL, None)
+    method, path, host, scheme = pseudo
+    pop = values.pop
+    if (
+        pop(":method", method) != method
+        or pop(":path", path) != path
+        or pop(":authority", host) != host
+        or pop(":scheme", scheme) != scheme
+    ):
+        raise _contradiction()
+    pop(_PROTOCOL, None)
     # one pass over all names together: what is left after deleting every allowed byte is not allowed
     if "" in values or "".join(values).encode().translate(None, _LOWERCASE_TOKEN):
         values = _lowercase(values)
     # RFC 9113 §8.3.1: a `host` field that differs from `:authority` makes the request malformed
-    host = attributes[":authority"]
     if values.get("host", host) != host:
         raise _contradiction()
     # a value is never longer than the message that holds it
@@ -120,11 +129,12 @@ def _lowercase(values: dict[str, str]) -> dict[str, str]:
     return lowered
 
 
-def _raw_headers(pairs: Collection[HeaderValue], attributes: Mapping[str, str]) -> Headers:
+def _raw_headers(pairs: Collection[HeaderValue], pseudo: _Pseudo) -> Headers:
     """`http.header_map` without its pseudo headers."""
     # the pseudo headers count here, as the four that every request has
     if len(pairs) > MAX_HEADERS:
         raise _too_many()
+    attributes = dict(zip((":method", ":path", ":authority", ":scheme"), pseudo, strict=True))
     fields: list[tuple[str, bytes]] = []
     for pair in pairs:
         name, value = pair.key, pair.raw_value or pair.value.encode()

@@ -22,6 +22,9 @@ def check_request_from_json(text: str) -> bytes:
     Raises:
         JsonFormError: not JSON, a field that CheckRequest does not have (named), or a value of the wrong type.
     """
+    # the parser takes an empty array for an empty message
+    if not text.lstrip().startswith("{"):
+        raise JsonFormError("not a CheckRequest in protobuf JSON: not a JSON object")
     request = CheckRequest()
     try:
         json_format.Parse(text, request)
