@@ -9,13 +9,18 @@ What holds against it, each of them needed:
 
 1. Envoy writes `By…;Hash;Cert;Chain;Subject;URI…;DNS…` in this order and only the last two hold text of the client's
    choice (quoted and escaped in Subject). An element in another order was not written by Envoy alone: pairs injected
-   by a URI can only be more URIs and DNS names, and an identity needs exactly one URI.
+   by a URI can only be more URIs and DNS names, and an identity needs exactly one URI. Nor does Envoy ever quote
+   these: a quote around one is part of the SAN, and must not be taken off it.
 2. No value contains `By=` or `Hash=` (see `ext_authz.evidence.xfcc`), so the true beginning of a proxy's element is
    always read as one. Every proxy adds at least one element, so where the header has exactly as many as there are
    trusted hops, nobody added another.
 3. Where it has more, the element that counts must be vouched for by its `By`: the configured `by`, or, with one hop
    and none configured, the `destination.principal` of the same CheckRequest, which Envoy takes from the certificate
    that it takes `By` from. The true element carries it too, so if any other element carries it, one of the two is forged.
+
+What remains: a URI SAN `spiffe://td/a;DNS=x` reads like the SAN `spiffe://td/a`. It matters for identity alone, so an
+authority that the proxy trusts must have signed that name; `PrincipalSource` beside this one shows the SAN as it is,
+and the two then disagree.
 
 The destination principal vouches for what this Envoy writes. Where it only forwards (FORWARD_ONLY), `by` names the
 proxy that wrote.
@@ -28,6 +33,7 @@ from ext_authz.evidence.xfcc import XfccElement
 __all__ = ["select_element"]
 
 _ORDER = {"by": 0, "hash": 1, "cert": 2, "chain": 3, "subject": 4, "uri": 5, "dns": 6}
+_NEVER_QUOTED = frozenset({"by", "uri", "dns"})
 
 
 def select_element(
@@ -53,6 +59,8 @@ def select_element(
         ranks = [_ORDER[key] for key in element.keys]
         if ranks != sorted(ranks):
             raise Refusal(Reason.XFCC_MALFORMED, "the pairs are not in the order that Envoy writes")
+        if element.quoted_keys & _NEVER_QUOTED:
+            raise Refusal(Reason.XFCC_MALFORMED, "a quoted `By`, `URI` or `DNS`, which Envoy never writes")
     selected = elements[-hops]
     if source.by and not set(source.by) & set(selected.by):
         raise Refusal(Reason.XFCC_BY_MISMATCH, "`By` names no trusted proxy")

@@ -55,6 +55,7 @@ class XfccElement:
 
     Attributes:
         keys: the keys in order, lowercase.
+        quoted_keys: those whose value was quoted.
         by: URI SANs of the proxy's own certificate.
         hash: SHA-256 of the DER leaf, 32 bytes.
         cert: URL-encoded PEM of the leaf.
@@ -65,6 +66,7 @@ class XfccElement:
     """
 
     keys: tuple[str, ...]
+    quoted_keys: frozenset[str] = frozenset()
     by: tuple[str, ...] = ()
     hash: bytes | None = None
     cert: str | None = None
@@ -90,6 +92,7 @@ def parse_xfcc(text: str) -> tuple[XfccElement, ...]:
         raise Refusal(Reason.XFCC_JSON_NOT_SUPPORTED, "the header is in the JSON form, the text form is read")
     elements: list[XfccElement] = []
     pairs: list[tuple[str, str]] = []
+    quoted_keys: set[str] = set()
     position, end = 0, ","
     while end:
         # each match begins where the last one ended and must end at a delimiter or at the end: the whole text matches
@@ -98,13 +101,16 @@ def parse_xfcc(text: str) -> tuple[XfccElement, ...]:
             raise Refusal(Reason.XFCC_MALFORMED, "not key=value pairs with matched quotes")
         if pair["ows"] and pairs:
             raise Refusal(Reason.XFCC_MALFORMED, "white space in front of a key within an element")
-        pairs.append((pair["key"].lower(), _value(pair["quoted"], pair["plain"])))
+        key = pair["key"].lower()
+        if pair["quoted"] is not None:
+            quoted_keys.add(key)
+        pairs.append((key, _value(pair["quoted"], pair["plain"])))
         position, end = pair.end(), pair["end"]
         if end != ";":
             if len(elements) == MAX_XFCC_ELEMENTS:
                 raise Refusal(Reason.XFCC_MALFORMED, f"more than {MAX_XFCC_ELEMENTS} elements")
-            elements.append(_element(pairs))
-            pairs = []
+            elements.append(_element(pairs, frozenset(quoted_keys)))
+            pairs, quoted_keys = [], set()
     return tuple(elements)
 
 
@@ -116,7 +122,7 @@ def _value(quoted: str | None, plain: str) -> str:
     return value
 
 
-def _element(pairs: list[tuple[str, str]]) -> XfccElement:
+def _element(pairs: list[tuple[str, str]], quoted_keys: frozenset[str]) -> XfccElement:
     once: dict[str, str] = {}
     repeated: dict[str, list[str]] = {}
     for key, value in pairs:
@@ -134,6 +140,7 @@ def _element(pairs: list[tuple[str, str]]) -> XfccElement:
     uris = repeated.get("uri")
     return XfccElement(
         keys=tuple(key for key, _ in pairs),
+        quoted_keys=quoted_keys,
         by=tuple(repeated.get("by", ())),
         hash=None if digest is None else bytes.fromhex(digest),
         cert=once.get("cert"),

@@ -99,6 +99,7 @@ def as_envoy_writes(by: list[str], details: set[str], subject: str, uris: list[s
 @example('URI="', [PROXY], {"uri"}, "", [f'x",By={PROXY};Hash={VICTIM}'], [], False)
 @example(f'Hash={VICTIM};URI="', [], {"uri"}, "", ['x"'], [], False)
 @example(f'Hash={VICTIM};Subject="', [], {"uri"}, "", ['x"'], [], False)
+@example(None, [PROXY], {"uri"}, "", ['"spiffe://td/admin"'], [], False)
 @example(f"By={PROXY};Hash={VICTIM}", [PROXY], {"uri"}, "", ["spiffe://td/me"], [], False)
 def test_no_client_text_and_no_name_in_a_certificate_wins_over_the_hash_that_envoy_wrote(
     client_text: str | None,
@@ -120,7 +121,9 @@ def test_no_client_text_and_no_name_in_a_certificate_wins_over_the_hash_that_env
         return
     assert selected.hash == bytes.fromhex(REAL)
     if selected.uris is not None and len(selected.uris) == 1 and "uri" in details:
-        assert list(selected.uris) == uris
+        # `a;DNS=x` reads like `a`: the one thing the text does not tell, see `trusted_hop`
+        assert len(uris) == 1
+        assert uris[0] == selected.uris[0] or uris[0].startswith(f"{selected.uris[0]};")
 
 
 @settings(max_examples=300)
@@ -133,9 +136,7 @@ def test_no_client_text_and_no_name_in_a_certificate_wins_over_the_hash_that_env
 @example(None, [f"x,By={PROXY};Hash={VICTIM}"], False, [PROXY])
 @example(None, [f"x,By={PROXY};Hash={VICTIM}"], True, [PROXY])
 @example(None, [f"x,Hash={VICTIM}"], False, [])
-def test_the_same_holds_two_hops_away(
-    client_text: str | None, uris: list[str], name_by: bool, by: list[str]
-) -> None:
+def test_the_same_holds_two_hops_away(client_text: str | None, uris: list[str], name_by: bool, by: list[str]) -> None:
     edge = as_envoy_writes(by, {"uri"}, "", uris, [])
     inner = f"By=spiffe://td/workload;Hash={'cc' * 32};URI={PROXY}"
     header = ",".join(text for text in (client_text, edge, inner) if text)
