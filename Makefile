@@ -1,6 +1,8 @@
 # Everything starts here. A machine with Python (3.11 to 3.13) and pip is enough; `make help` lists the targets.
 
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(if $(shell command -v $(name)),$(name))))
+# the first that runs: a name on the path may be a version manager's, with nothing behind it
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+  $$name -c '' 2>/dev/null && echo $$name && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 # a virtual environment without pip of its own (Debian without python3-venv) is filled from outside

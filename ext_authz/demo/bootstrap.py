@@ -46,7 +46,8 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import HttpStatus
 from envoy_data_plane.google.protobuf import Any, Struct
 
-from ext_authz.demo.proxy import CheckFilter, DownstreamTls, KeyPair, ProxyCluster, ProxyListener
+from ext_authz.demo.key_pair import KeyPair
+from ext_authz.demo.proxy import CheckFilter, DownstreamTls, ProxyCluster, ProxyListener
 
 __all__ = ["EXT_AUTHZ_FILTER", "bootstrap", "check_filter"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ext_authz.demo.proxy import KeyPair
+from ext_authz.demo.key_pair import KeyPair
 from ext_authz.demo.stack import Endpoint
 
 __all__ = ["Answer", "Call", "send"]

@@ -10,6 +10,7 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 
 from ext_authz.demo.bootstrap import bootstrap
 from ext_authz.demo.json_web import base64url
+from ext_authz.demo.key_pair import KeyPair
 from ext_authz.demo.pki import Authority, Credential, self_signed
 from ext_authz.demo.ports import choose_ports
 from ext_authz.demo.proxy import (
@@ -18,7 +19,6 @@ from ext_authz.demo.proxy import (
     ClientCertificates,
     DownstreamTls,
     ForwardClientCertDetails,
-    KeyPair,
     ProxyCluster,
     ProxyListener,
     TrustChainVerification,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ext_authz.demo.proxy import KeyPair
+from ext_authz.demo.key_pair import KeyPair
 
 __all__ = ["Authority", "Credential", "self_signed"]
 

@@ -16,26 +16,19 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import MetadataMatcher
 from envoy_data_plane.envoy.type.v3 import StatusCode
 
+from ext_authz.demo.key_pair import KeyPair
+
 __all__ = [
     "CheckFilter",
     "ClientCertDetails",
     "ClientCertificates",
     "DownstreamTls",
     "ForwardClientCertDetails",
-    "KeyPair",
     "ProxyCluster",
     "ProxyListener",
     "TrustChainVerification",
     "UpstreamTls",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPair:
-    """A certificate chain, leaf first, and its private key: two PEM files."""
-
-    certificate_file: str
-    key_file: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from ext_authz.demo.proxy import KeyPair
+from ext_authz.demo.key_pair import KeyPair
 
 __all__ = ["STACK_FILE", "Endpoint", "Stack"]
 
