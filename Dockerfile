@@ -21,17 +21,20 @@ RUN /opt/build/bin/pip --python /opt/ext-authz/bin/python install \
       --no-cache-dir --only-binary :all: --constraint constraints.txt envoy-data-plane
 
 FROM python:${PYTHON_VERSION}-slim AS base
-# a numeric user, so that `runAsNonRoot` can be checked before the container starts
-RUN mkdir -p /etc/ext-authz /stack && chown 10001:10001 /stack
 ENV PATH=/opt/ext-authz/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# a number, so that `runAsNonRoot` can be checked before the container starts
 USER 10001:10001
 WORKDIR /
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ext-authz"]
 
 FROM base AS demo
+# a volume that is mounted here for the first time belongs to the user who fills it
+USER 0
+RUN mkdir -m 0700 /demo && chown 10001:10001 /demo
+USER 10001:10001
 LABEL org.opencontainers.image.title="ext-authz demo" \
       org.opencontainers.image.description="Keys, authorization server and upstream of the ext-authz demo" \
       org.opencontainers.image.licenses="Apache-2.0"

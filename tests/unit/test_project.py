@@ -1,6 +1,7 @@
 """The project's own files: versions, pins, licence, and what must not be in the repository."""
 
 import ast
+import os
 import re
 import subprocess
 import tomllib
@@ -47,6 +48,11 @@ def _repository_files() -> list[Path]:
 
 def test_the_version_is_the_one_of_the_installed_distribution() -> None:
     assert metadata.version("ext-authz") == ext_authz.__version__
+
+
+@pytest.mark.skipif("EXT_AUTHZ_TEST_INSTALLED" not in os.environ, reason="set in CI, where the wheel is tested")
+def test_the_package_under_test_is_the_installed_one() -> None:
+    assert not Path(ext_authz.__file__).is_relative_to(ROOT)
 
 
 @pytest.mark.parametrize(
