@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ext_authz.config.policy_words import MatchedHeader, SpiffeIdText
 from ext_authz.config.written import Items, Written, refuse
@@ -69,8 +69,18 @@ class ClientCert(Written):
     """The intermediates."""
 
 
+def _kind_of_source(value: object) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else "source-certificate"
+    return kind if isinstance(kind, str) else None
+
+
 WrittenSource: TypeAlias = Annotated[
-    SourceCertificate | SourcePrincipal | Xfcc | PemHeader | ClientCert, Discriminator("type")
+    Annotated[SourceCertificate, Tag("source-certificate")]
+    | Annotated[SourcePrincipal, Tag("source-principal")]
+    | Annotated[Xfcc, Tag("xfcc")]
+    | Annotated[PemHeader, Tag("pem-header")]
+    | Annotated[ClientCert, Tag("client-cert")],
+    Discriminator(_kind_of_source),
 ]
 
 

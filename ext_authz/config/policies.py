@@ -7,14 +7,15 @@ from typing import TypeVar
 
 from ext_authz.config.model_policy import RoutePolicyDocument, WrittenDefaults, WrittenInjection, WrittenRule
 from ext_authz.config.model_requirement import RequirementSetDocument, WrittenRequirement, WrittenTerms
+from ext_authz.config.naming import kind_of, name_of, refuse_twice
 from ext_authz.config.policy_words import KnownNames
-from ext_authz.config.problem import Problems, shown
-from ext_authz.config.validation import field_name, validate
-from ext_authz.config.yaml_source import Document, PlainValue, ValuePath
+from ext_authz.config.problem import Problems
+from ext_authz.config.validation import field_name, validate, without_items
+from ext_authz.config.yaml_source import Document, ValuePath
 from ext_authz.policy.model import RoutePolicy, Rule
 from ext_authz.policy.requirements import PeerRequirement, Requirement, RequirementTerms, resolve_requirements
 
-__all__ = ["LoadedPolicy", "build_policies", "kind_of", "name_of"]
+__all__ = ["LoadedPolicy", "build_policies"]
 
 _Value = TypeVar("_Value")
 _RULES: ValuePath = ("spec", "rules")
@@ -47,7 +48,7 @@ def build_policies(
     sets = [document for document in documents if kind_of(document) == "RequirementSet"]
     policies = [document for document in documents if kind_of(document) == "RoutePolicy"]
     for same_kind in (sets, policies):
-        _refuse_twice(((document, ("metadata", "name"), name_of(document)) for document in same_kind), problems)
+        refuse_twice(((document, ("metadata", "name"), name_of(document)) for document in same_kind), problems)
     # names count as known even when what they name is wrong: that is reported where it is written
     known = KnownNames(issuers, frozenset(name for document in sets if (name := name_of(document)) is not None))
     requirements: dict[str, Requirement] = {}
@@ -59,32 +60,6 @@ def build_policies(
                 problems.add(document.place(("spec",)), "spec", "the set requires nothing", "write `peer` or `token`")
     built = (_Builder(document, known, requirements, problems).policy() for document in policies)
     return tuple(policy for policy in built if policy is not None)
-
-
-def kind_of(document: Document) -> str | None:
-    """The `kind` as written, or None."""
-    kind = document.value.get("kind") if isinstance(document.value, dict) else None
-    return kind if isinstance(kind, str) else None
-
-
-def name_of(document: Document) -> str | None:
-    """The `metadata.name` as written, or None."""
-    metadata = document.value.get("metadata") if isinstance(document.value, dict) else None
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def _refuse_twice(named: Iterable[tuple[Document, ValuePath, str | None]], problems: Problems) -> None:
-    first: dict[str, str] = {}
-    for document, path, name in named:
-        if name is None:
-            continue
-        place = document.place(path)
-        if name in first:
-            problems.add(
-                place, field_name(path), f"the name {shown(name)} is taken in {first[name]}", "give each its own name"
-            )
-        first.setdefault(name, str(place))
 
 
 class _Builder:
@@ -101,7 +76,7 @@ class _Builder:
     def policy(self) -> LoadedPolicy | None:
         document, problems = self._document, self._problems
         before = len(problems)
-        frame, raw_rules = _without_rules(document.value)
+        frame, raw_rules = without_items(document.value, "rules")
         written = validate(RoutePolicyDocument, frame, document, problems, context=self._known)
         rules = [
             validate(WrittenRule, raw, document, problems, under=(*_RULES, index), context=self._known)
@@ -110,7 +85,7 @@ class _Builder:
         names = (
             (document, (*_RULES, index, "name"), rule.name) for index, rule in enumerate(rules) if rule is not None
         )
-        _refuse_twice(names, problems)
+        refuse_twice(names, problems)
         if written is None:
             return None
         defaults = written.spec.defaults
@@ -165,15 +140,6 @@ class _Builder:
             public=rule.public,
             injection=injection.build(),
         )
-
-
-def _without_rules(value: PlainValue) -> tuple[PlainValue, list[PlainValue]]:
-    """The document with an empty list of rules, and the rules; unchanged when there is no such list."""
-    if isinstance(value, dict) and isinstance(spec := value.get("spec"), dict):
-        rules = spec.get("rules")
-        if isinstance(rules, list):
-            return {**value, "spec": {**spec, "rules": []}}, rules
-    return value, []
 
 
 def _over(own: WrittenInjection, default: WrittenInjection | None) -> WrittenInjection:

@@ -30,11 +30,12 @@ class Place:
 class Problems:
     """Collects every problem of a load, and the warnings beside them."""
 
-    __slots__ = ("_found", "_warnings")
+    __slots__ = ("_found", "_notes", "_warnings")
 
     def __init__(self) -> None:
         self._found: list[tuple[Place, str]] = []
         self._warnings: list[tuple[Place, str]] = []
+        self._notes: list[tuple[Place, str]] = []
 
     def add(self, place: Place, field: str, wrong: str, instead: str = "") -> None:
         """Record a problem that stops the load.
@@ -51,13 +52,17 @@ class Problems:
         """Record what does not stop the load unless `strict` is on; arguments as for `add`."""
         self._warnings.append((place, _line(place, field, wrong, instead)))
 
+    def note(self, place: Place, field: str, text: str, instead: str = "") -> None:
+        """Record what is good to know and never stops the load; arguments as for `add`."""
+        self._notes.append((place, _line(place, field, text, instead)))
+
     def __len__(self) -> int:
         return len(self._found)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line for each warning, by place."""
-        return tuple(dict.fromkeys(line for _, line in sorted(self._warnings)))
+        """One line for each warning and note, by place."""
+        return tuple(dict.fromkeys(line for _, line in sorted(self._warnings + self._notes)))
 
     def promote_warnings(self) -> None:
         """Make every warning a problem (`strict: true`)."""

@@ -10,7 +10,7 @@ from ext_authz.config.problem import Problems, closest, shown
 from ext_authz.config.written import API_VERSION, Written
 from ext_authz.config.yaml_source import Document, PlainValue, ValuePath
 
-__all__ = ["field_name", "validate"]
+__all__ = ["field_name", "validate", "without_items"]
 
 _Model = TypeVar("_Model", bound=Written)
 
@@ -72,6 +72,19 @@ def validate(
         for detail in error.errors(include_url=False):
             _report(model, detail, document, under, problems)
         return None
+
+
+def without_items(value: PlainValue, key: str) -> tuple[PlainValue, list[PlainValue]]:
+    """A document with an empty list at `spec.<key>`, and that list's items, so that each can be checked on its own.
+
+    Returns:
+        The document as it is and no items when there is no such list.
+    """
+    spec = value.get("spec") if isinstance(value, dict) else None
+    items = spec.get(key) if isinstance(spec, dict) else None
+    if isinstance(value, dict) and isinstance(spec, dict) and isinstance(items, list):
+        return {**value, "spec": {**spec, key: []}}, items
+    return value, []
 
 
 def field_name(path: Iterable[str | int]) -> str:

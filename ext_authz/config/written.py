@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, Strict, field_validator
@@ -44,9 +45,11 @@ def refuse(wrong: str, *, at: str = "") -> PydanticCustomError:
 
 def checked(check: Callable[[str], object]) -> AfterValidator:
     """A validator that keeps a text for which `check` raises no ValueError."""
+    # a thousand rules hold the same few patterns and templates
+    check_once = lru_cache(maxsize=4096)(check)
 
     def keep(value: str) -> str:
-        check(value)
+        check_once(value)
         return value
 
     return AfterValidator(keep)
