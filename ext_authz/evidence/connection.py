@@ -19,13 +19,13 @@ from ext_authz.evidence.trusted_hop import select_element
 from ext_authz.evidence.xfcc import parse_xfcc
 from ext_authz.facts import Provenance, RequestFacts
 
-__all__ = ["ConnectionEvidence", "Testimony", "collect", "evidence_texts"]
+__all__ = ["ConnectionEvidence", "Statement", "collect", "evidence_texts"]
 
 _XFCC = "x-forwarded-client-cert"
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Statement:
     """What one source says; None wherever it does not speak of it.
 
     Attributes:
@@ -49,7 +49,7 @@ class Testimony:
 class ConnectionEvidence:
     """Every present source in the configured order; empty when no trusted source says anything."""
 
-    testimonies: tuple[Testimony, ...]
+    statements: tuple[Statement, ...]
 
 
 def evidence_texts(facts: RequestFacts, settings: EvidenceSettings) -> tuple[str | None, ...]:
@@ -89,11 +89,11 @@ def collect(facts: RequestFacts, settings: EvidenceSettings) -> ConnectionEviden
         Refusal: for the first source, in order, that is present and malformed: XFCC_*, CERTIFICATE_MALFORMED,
             CERTIFICATE_HEADER_MALFORMED, CERTIFICATE_CHAIN_WITHOUT_LEAF, HEADER_MALFORMED.
     """
-    testimonies = (_testimony(source, facts) for source in settings.certificate_sources)
-    return ConnectionEvidence(tuple(testimony for testimony in testimonies if testimony is not None))
+    statements = (_statement(source, facts) for source in settings.certificate_sources)
+    return ConnectionEvidence(tuple(statement for statement in statements if statement is not None))
 
 
-def _testimony(source: CertificateSource, facts: RequestFacts) -> Testimony | None:
+def _statement(source: CertificateSource, facts: RequestFacts) -> Statement | None:
     match source:
         case XfccSource():
             text = facts.headers.joined(_XFCC)
@@ -102,11 +102,11 @@ def _testimony(source: CertificateSource, facts: RequestFacts) -> Testimony | No
             if not facts.source_certificate:
                 return None
             leaf = parse_url_encoded_pem(facts.source_certificate)
-            return Testimony(Provenance.SOURCE_CERTIFICATE, certificate=leaf)
+            return Statement(Provenance.SOURCE_CERTIFICATE, certificate=leaf)
         case PrincipalSource():
             if not facts.source_principal:
                 return None
-            return Testimony(Provenance.SOURCE_PRINCIPAL, principal=facts.source_principal)
+            return Statement(Provenance.SOURCE_PRINCIPAL, principal=facts.source_principal)
         case PemHeaderSource(header=name):
             text = facts.headers.joined(name)
             return None if text is None else _pem_header(text)
@@ -114,12 +114,12 @@ def _testimony(source: CertificateSource, facts: RequestFacts) -> Testimony | No
             certificates = parse_client_cert(facts.headers.joined(name), facts.headers.joined(chain_name))
             if certificates is None:
                 return None
-            return Testimony(Provenance.CLIENT_CERT, certificate=certificates[0], intermediates=certificates[1])
+            return Statement(Provenance.CLIENT_CERT, certificate=certificates[0], intermediates=certificates[1])
         case _:
             assert_never(source)
 
 
-def _xfcc(text: str, source: XfccSource, destination_principal: str) -> Testimony:
+def _xfcc(text: str, source: XfccSource, destination_principal: str) -> Statement:
     element = select_element(parse_xfcc(text), source, destination_principal)
     chain = () if element.chain is None else parse_url_encoded_chain(element.chain)
     leaf = None if element.cert is None else parse_url_encoded_pem(element.cert)
@@ -127,7 +127,7 @@ def _xfcc(text: str, source: XfccSource, destination_principal: str) -> Testimon
         if leaf is not None and leaf != chain[0]:
             raise Refusal(Reason.XFCC_MALFORMED, "`Chain` does not begin with `Cert`")
         leaf, chain = chain[0], chain[1:]
-    return Testimony(
+    return Statement(
         Provenance.XFCC,
         certificate=leaf,
         intermediates=chain,
@@ -136,8 +136,8 @@ def _xfcc(text: str, source: XfccSource, destination_principal: str) -> Testimon
     )
 
 
-def _pem_header(text: str) -> Testimony:
+def _pem_header(text: str) -> Statement:
     # URL-encoded PEM has no comma: with one, the header came twice
     if "," in text:
         raise Refusal(Reason.CERTIFICATE_HEADER_MALFORMED, "the header that carries the certificate has two values")
-    return Testimony(Provenance.PEM_HEADER, certificate=parse_url_encoded_pem(text))
+    return Statement(Provenance.PEM_HEADER, certificate=parse_url_encoded_pem(text))

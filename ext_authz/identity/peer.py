@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ext_authz.cache import BoundedCache
 from ext_authz.errors import Reason, Refusal
-from ext_authz.evidence.connection import ConnectionEvidence, Testimony, collect, evidence_texts
+from ext_authz.evidence.connection import ConnectionEvidence, Statement, collect, evidence_texts
 from ext_authz.evidence.settings import EvidenceSettings
 from ext_authz.facts import RequestFacts
 from ext_authz.identity.bundle import Bundles
@@ -118,13 +118,13 @@ def _key(texts: tuple[str | None, ...]) -> tuple[str | None, ...] | bytes:
 
 
 def _decide(evidence: ConnectionEvidence, settings: EvidenceSettings, bundles: Bundles, now: float) -> _Outcome:
-    testimonies = evidence.testimonies
-    leaf = _leaf(testimonies)
-    thumbprint = _thumbprint(testimonies, leaf)
-    uris = _uris(testimonies, leaf)
-    principal = _principal(testimonies, uris)
+    statements = evidence.statements
+    leaf = _leaf(statements)
+    thumbprint = _thumbprint(statements, leaf)
+    uris = _uris(statements, leaf)
+    principal = _principal(statements, uris)
     # every intermediate is read, needed or not: what is present must be valid
-    intermediates = tuple(load_certificate(der) for testimony in testimonies for der in testimony.intermediates)
+    intermediates = tuple(load_certificate(der) for statement in statements for der in statement.intermediates)
 
     identity: SpiffeId | Refusal
     trusted_by = TrustedBy.NOBODY
@@ -149,20 +149,20 @@ def _decide(evidence: ConnectionEvidence, settings: EvidenceSettings, bundles: B
             spiffe_id=None if isinstance(identity, Refusal) else identity,
             trusted_by=trusted_by,
             identity_refusal=identity if isinstance(identity, Refusal) else None,
-            provenance=tuple(testimony.provenance for testimony in testimonies),
+            provenance=tuple(statement.provenance for statement in statements),
         ),
         valid_from,
         valid_to,
     )
 
 
-def _leaf(testimonies: tuple[Testimony, ...]) -> Leaf | None:
+def _leaf(statements: tuple[Statement, ...]) -> Leaf | None:
     leaf: Leaf | None = None
-    for testimony in testimonies:
-        der = testimony.certificate
+    for statement in statements:
+        der = statement.certificate
         if der is None:
             continue
-        if testimony.thumbprint is not None and hashlib.sha256(der).digest() != testimony.thumbprint:
+        if statement.thumbprint is not None and hashlib.sha256(der).digest() != statement.thumbprint:
             raise Refusal(Reason.XFCC_HASH_MISMATCH, "`Hash` is not the SHA-256 of the certificate beside it")
         if leaf is None:
             leaf = parse_leaf(der)
@@ -171,32 +171,32 @@ def _leaf(testimonies: tuple[Testimony, ...]) -> Leaf | None:
     return leaf
 
 
-def _thumbprint(testimonies: tuple[Testimony, ...], leaf: Leaf | None) -> bytes | None:
+def _thumbprint(statements: tuple[Statement, ...], leaf: Leaf | None) -> bytes | None:
     thumbprint = None if leaf is None else leaf.peer.thumbprint
-    for testimony in testimonies:
-        if testimony.thumbprint is None:
+    for statement in statements:
+        if statement.thumbprint is None:
             continue
-        if thumbprint is not None and thumbprint != testimony.thumbprint:
+        if thumbprint is not None and thumbprint != statement.thumbprint:
             raise Refusal(Reason.CONFLICTING_EVIDENCE, "`Hash` is of another certificate than the one shown")
-        thumbprint = testimony.thumbprint
+        thumbprint = statement.thumbprint
     return thumbprint
 
 
-def _uris(testimonies: tuple[Testimony, ...], leaf: Leaf | None) -> tuple[str, ...] | None:
+def _uris(statements: tuple[Statement, ...], leaf: Leaf | None) -> tuple[str, ...] | None:
     uris = None if leaf is None else leaf.peer.uri_sans
-    for testimony in testimonies:
-        if testimony.uris is None:
+    for statement in statements:
+        if statement.uris is None:
             continue
-        if uris is not None and uris != testimony.uris:
+        if uris is not None and uris != statement.uris:
             raise Refusal(Reason.CONFLICTING_EVIDENCE, "`URI` is not what the certificate holds")
-        uris = testimony.uris
+        uris = statement.uris
     return uris
 
 
-def _principal(testimonies: tuple[Testimony, ...], uris: tuple[str, ...] | None) -> str | None:
+def _principal(statements: tuple[Statement, ...], uris: tuple[str, ...] | None) -> str | None:
     """The principal where it is a SPIFFE ID: Envoy also puts a DNS name or the subject there."""
-    for testimony in testimonies:
-        principal = testimony.principal
+    for statement in statements:
+        principal = statement.principal
         if principal is not None and principal.startswith(_SPIFFE_SCHEME):
             # Envoy: the first URI SAN
             if uris is not None and principal not in uris[:1]:
