@@ -6,6 +6,7 @@
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -45,7 +46,8 @@ def claim_at(claims: Mapping[str, JsonValue], path: tuple[str, ...]) -> tuple[bo
     """Whether the claim at `path` is there, and its value."""
     value: JsonValue = claims
     for name in path:
-        if not isinstance(value, Mapping) or name not in value:
+        # the two ways JSON objects are held, before the slow general question
+        if not isinstance(value, (dict, MappingProxyType, Mapping)) or name not in value:
             return False, None
         value = value[name]
     return True, value
@@ -95,7 +97,11 @@ def _of_peer(read: Callable[[Peer], JsonValue]) -> Attribute:
 
 
 def _of_spiffe_id(read: Callable[[SpiffeId], JsonValue]) -> Attribute:
-    return _of_peer(lambda peer: None if peer.spiffe_id is None else read(peer.spiffe_id))
+    def attribute(context: Context) -> JsonValue:
+        peer = context.principals.peer
+        return None if peer is None or peer.spiffe_id is None else read(peer.spiffe_id)
+
+    return attribute
 
 
 def _audience(token: VerifiedToken) -> JsonValue:
@@ -132,17 +138,17 @@ def _subject(peer: Peer) -> JsonValue:
 
 _ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType(
     {
-        "token.sub": _of_token(lambda token: token.subject),
-        "token.issuer": _of_token(lambda token: token.issuer),
-        "token.client_id": _of_token(lambda token: token.client_id),
-        "token.jti": _of_token(lambda token: token.token_id),
+        "token.sub": _of_token(attrgetter("subject")),
+        "token.issuer": _of_token(attrgetter("issuer")),
+        "token.client_id": _of_token(attrgetter("client_id")),
+        "token.jti": _of_token(attrgetter("token_id")),
         "token.scope": _of_token(lambda token: " ".join(sorted(token.scopes))),
         "token.audience": _of_token(_audience),
         "token.exp": _of_token(_expiry),
         "peer.spiffe_id": _of_spiffe_id(str),
-        "peer.trust_domain": _of_spiffe_id(lambda spiffe_id: spiffe_id.trust_domain.name),
-        "peer.namespace": _of_spiffe_id(lambda spiffe_id: spiffe_id.namespace),
-        "peer.service_account": _of_spiffe_id(lambda spiffe_id: spiffe_id.service_account),
+        "peer.trust_domain": _of_spiffe_id(attrgetter("trust_domain.name")),
+        "peer.namespace": _of_spiffe_id(attrgetter("namespace")),
+        "peer.service_account": _of_spiffe_id(attrgetter("service_account")),
         "peer.thumbprint": _of_peer(_thumbprint),
         "peer.certificate": _of_peer(_certificate),
         "peer.subject": _of_peer(_subject),

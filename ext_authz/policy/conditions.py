@@ -110,8 +110,12 @@ def _spiffe_check(patterns: tuple[SpiffePattern, ...]) -> _IdCheck:
 
     def check(spiffe_id: SpiffeId) -> None:
         text = str(spiffe_id)
-        if text not in exact and not any(matches(text) for matches in wild):
-            raise Refusal(Reason.PEER_SPIFFE_ID_NOT_ALLOWED, "the peer's SPIFFE ID is not among those allowed")
+        if text in exact:
+            return
+        for matches in wild:
+            if matches(text):
+                return
+        raise Refusal(Reason.PEER_SPIFFE_ID_NOT_ALLOWED, "the peer's SPIFFE ID is not among those allowed")
 
     return check
 

@@ -1,5 +1,6 @@
 """SPIFFE ID patterns: an exact ID, `*` for one whole segment, a trailing `/**` for any depth of at least one."""
 
+import re
 from dataclasses import dataclass, field
 
 from ext_authz.errors import Refusal
@@ -8,6 +9,7 @@ from ext_authz.spiffe import SpiffeId, TrustDomain
 __all__ = ["SpiffePattern"]
 
 _SCHEME = "spiffe://"
+_SEGMENT = "[^/]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,7 @@ class SpiffePattern:
 
     Attributes:
         text: as written.
+        prefix: `spiffe://<trust domain>/`.
         segments: of the path, `*` among them; without the trailing `**`.
         any_depth: the pattern ends in `/**`.
     """
@@ -24,6 +27,7 @@ class SpiffePattern:
     prefix: str = field(init=False)
     segments: tuple[str, ...] = field(init=False)
     any_depth: bool = field(init=False)
+    _expression: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a pattern that is not a SPIFFE ID apart from its wildcards (ValueError)."""
@@ -40,31 +44,21 @@ class SpiffePattern:
             SpiffeId(TrustDomain(name), "".join(f"/{'x' if segment == '*' else segment}" for segment in segments))
         except Refusal as refusal:
             raise ValueError(f"`{self.text}` is not a SPIFFE ID pattern: {refusal.detail}; {advice}") from None
-        if self.text.endswith("/") and not path:
+        if self.text.endswith("/"):
             raise ValueError(f"`{self.text}` ends in `/`; {advice}")
         object.__setattr__(self, "prefix", f"{_SCHEME}{name}/")
         object.__setattr__(self, "segments", tuple(segments))
         object.__setattr__(self, "any_depth", any_depth)
+        # every repetition ends at a `/`, which it cannot hold: linear in the text
+        steps = [f"/{_SEGMENT if segment == '*' else re.escape(segment)}" for segment in segments]
+        tail = f"(?:/{_SEGMENT})+" if any_depth else ""
+        object.__setattr__(self, "_expression", re.compile(f"{re.escape(_SCHEME + name)}{''.join(steps)}{tail}"))
 
     @property
     def is_exact(self) -> bool:
         """Whether it stands for one ID only."""
         return not self.any_depth and "*" not in self.segments
 
-    @property
-    def specificity(self) -> tuple[bool, int, int]:
-        """Greater is more specific: a fixed depth before any depth, then literal segments, then depth."""
-        literal = sum(segment != "*" for segment in self.segments)
-        return not self.any_depth, literal, len(self.segments)
-
     def matches(self, text: str) -> bool:
         """Whether `text`, a SPIFFE ID, is in the set."""
-        if self.is_exact:
-            return text == self.text
-        if not text.startswith(self.prefix):
-            return False
-        actual = text[len(self.prefix) :].split("/")
-        wanted = self.segments
-        if len(actual) <= len(wanted) if self.any_depth else len(actual) != len(wanted):
-            return False
-        return all(one in {"*", other} for one, other in zip(wanted, actual, strict=False))
+        return self._expression.fullmatch(text) is not None

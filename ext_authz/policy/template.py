@@ -23,7 +23,7 @@ _PART = re.compile(r"\$\$|\$\{([^${}]*)\}|[^$]+")
 
 def is_field_value(text: str) -> bool:
     """Whether `text` can be the value of a header: RFC 9110 §5.5, and nothing invisible beyond ASCII."""
-    return text.isprintable() and len(text) <= MAX_VALUE_LENGTH and text[:1] != " " and text[-1:] != " "
+    return text.isprintable() and len(text) <= MAX_VALUE_LENGTH and text.strip(" ") == text
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,14 @@ def _render_one(attribute: Attribute) -> Render:
 
 
 def _render_parts(parts: tuple[str | Attribute, ...]) -> Render:
+    skeleton = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
+    attributes = tuple(part for part in parts if not isinstance(part, str))
+
     def render(context: Context) -> str | None:
-        texts = []
-        for part in parts:
-            text = part if isinstance(part, str) else _text(part(context))
-            if not text:
-                return None
-            texts.append(text)
-        joined = "".join(texts)
+        texts = [_text(attribute(context)) for attribute in attributes]
+        if not all(texts):
+            return None
+        joined = skeleton % tuple(texts)
         if not is_field_value(joined):
             raise _not_possible()
         return joined
