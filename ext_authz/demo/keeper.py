@@ -12,7 +12,7 @@ import sys
 import time
 
 _POLL_SECONDS = 0.5
-_GRACE_SECONDS = 8.0
+_GRACE_SECONDS = 4.0  # ext-authz drains for two in the demo
 _STDIN = 0
 
 

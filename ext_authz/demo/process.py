@@ -9,7 +9,7 @@ from pathlib import Path
 __all__ = ["Process", "ProcessFailed"]
 
 _STOP_SECONDS = 8.0
-"""How long a process may take to end before it is killed; ext-authz drains for up to five in the demo."""
+"""How long a process may take to end before it is killed; ext-authz drains for two in the demo."""
 
 _TAIL_LINES = 25
 
