@@ -47,7 +47,7 @@ def _rule(seen: Examination) -> str:
     rule = seen.selection.rule
     looks_at = [name for name, wanted in (("peer", rule.needs_peer), ("token", rule.needs_token)) if wanted]
     needs = "public" if rule.public else f"requires {' and '.join(looks_at) or 'a source'}"
-    return f"{rule.name} of policy {seen.selection.policy_name}: {needs}"
+    return f"{rule.name} of policy {rule.policy}: {needs}"
 
 
 def _peer(seen: Examination) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ from ext_authz.snapshot import Snapshot
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.metrics import Metrics
 from ext_authz.wire.check_request import parse_check_request
-from ext_authz.wire.check_response import serialize
+from ext_authz.wire.check_response import says_internal_error, serialize
 
 __all__ = ["CheckService", "CurrentSnapshot", "KeySource", "margin"]
 
@@ -151,7 +151,8 @@ class CheckService:
         try:
             async with asyncio.timeout(answer_in):
                 for _ in range(MAX_NEEDS):
-                    await self._keys.fulfil(need, arrived + answer_in)
+                    # what is told from a deadline and what from a lack of keys: ours ends before the fetch's
+                    await self._keys.fulfil(need, arrived + remaining)
                     unmet |= {need}
                     outcome = authorize(facts, self._current.snapshot, self._clock(), unmet)
                     if not isinstance(outcome, Need):
@@ -172,6 +173,14 @@ class CheckService:
         self, decision: Decision, facts: RequestFacts | None, now: float, started: float, *, waited: bool = False
     ) -> bytes:
         response = serialize(decision)
+        if says_internal_error(response):
+            # an allowed request whose changes cannot be written: the records say what Envoy is told
+            _logger.error("an allowed request could not be answered and was denied")
+            self._metrics.internal_error()
+            detail = "the changes to the request cannot be written"
+            decision = dataclasses.replace(
+                self._internal_denial, diagnostics=dataclasses.replace(decision.diagnostics, detail=detail)
+            )
         latency = time.perf_counter() - started
         self._metrics.check(decision, latency, waited=waited)
         self._log.record(decision, facts, now, latency)
