@@ -67,7 +67,7 @@ def parse_check_request(data: bytes) -> RequestFacts:
     if http.HasField("header_map"):
         if values:
             raise Refusal(Reason.REQUEST_MALFORMED, "the CheckRequest has both `headers` and `header_map`")
-        headers = _raw_headers(http.header_map.headers, pseudo)
+        headers = _raw_headers(http.header_map.headers, pseudo, len(data))
     else:
         headers = _merged_headers(values, pseudo, len(data))
     source, destination = attributes.source, attributes.destination
@@ -129,34 +129,36 @@ def _lowercase(values: dict[str, str]) -> dict[str, str]:
     return lowered
 
 
-def _raw_headers(pairs: Collection[HeaderValue], pseudo: _Pseudo) -> Headers:
-    """`http.header_map` without its pseudo headers."""
+def _raw_headers(pairs: Collection[HeaderValue], pseudo: _Pseudo, size: int) -> Headers:
+    """`http.header_map` without its pseudo headers. `size` is that of the whole message."""
     # the pseudo headers count here, as the four that every request has
     if len(pairs) > MAX_HEADERS:
         raise _too_many()
+    fields = [(pair.key, pair.raw_value or pair.value.encode()) for pair in pairs]
+    regular = [field for field in fields if field[0][:1] != ":"]
+    if len(regular) != len(fields):
+        _compare([field for field in fields if field[0][:1] == ":"], pseudo)
+    names = [field[0] for field in regular]
+    if "" in names or "".join(names).encode().translate(None, _LOWERCASE_TOKEN):
+        regular = [(_token(name), value) for name, value in regular]
+        names = [field[0] for field in regular]
+    if "host" in names:
+        _compare([(":authority", value) for name, value in regular if name == "host"], pseudo)
+    if size > MAX_HEADER_VALUE_BYTES:
+        for _, value in regular:
+            if len(value) > MAX_HEADER_VALUE_BYTES:
+                raise _too_long()
+    return Headers.raw(regular)
+
+
+def _compare(fields: list[tuple[str, bytes]], pseudo: _Pseudo) -> None:
     attributes = dict(zip((":method", ":path", ":authority", ":scheme"), pseudo, strict=True))
-    fields: list[tuple[str, bytes]] = []
-    for pair in pairs:
-        name, value = pair.key, pair.raw_value or pair.value.encode()
-        if len(value) > MAX_HEADER_VALUE_BYTES:
-            raise _too_long()
-        if name.startswith(":"):
-            _compare(name, value, attributes)
-            continue
-        if not name or name.encode().translate(None, _LOWERCASE_TOKEN):
-            name = _token(name)
-        if name == "host":
-            _compare(":authority", value, attributes)
-        fields.append((name, value))
-    return Headers.raw(fields)
-
-
-def _compare(name: str, value: bytes, attributes: Mapping[str, str]) -> None:
-    if name in attributes:
-        if attributes[name].encode() != value:
-            raise _contradiction()
-    elif name != _PROTOCOL:
-        raise Refusal(Reason.HEADER_MALFORMED, "a pseudo header is unknown")
+    for name, value in fields:
+        if name in attributes:
+            if attributes[name].encode() != value:
+                raise _contradiction()
+        elif name != _PROTOCOL:
+            raise Refusal(Reason.HEADER_MALFORMED, "a pseudo header is unknown")
 
 
 def _token(name: str) -> str:
