@@ -28,6 +28,7 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--directory", type=Path, default=Path(".demo"), metavar="DIR", help="for files and logs (default: .demo)"
     )
+    parser.add_argument("--any-ports", action="store_true", help="take whatever ports are free")
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(metavar="ACTION")
     prepare = actions.add_parser(
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     # imported here, because Envoy's typed configuration takes half a second and an optional dependency
     from ext_authz.demo.run import demonstrate  # noqa: PLC0415
 
-    return demonstrate(arguments.directory, once=arguments.once)
+    return demonstrate(arguments.directory, once=arguments.once, any_ports=arguments.any_ports)
 
 
 def _prepare(arguments: argparse.Namespace) -> int:

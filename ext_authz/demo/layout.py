@@ -12,7 +12,7 @@ from ext_authz.demo.bootstrap import bootstrap
 from ext_authz.demo.json_web import base64url
 from ext_authz.demo.key_pair import KeyPair
 from ext_authz.demo.pki import Authority, Credential, self_signed
-from ext_authz.demo.ports import choose_ports
+from ext_authz.demo.ports import are_free, choose_ports
 from ext_authz.demo.proxy import (
     CheckFilter,
     ClientCertDetails,
@@ -52,9 +52,10 @@ class Ports:
     authorization_server: int = 10904
 
     @classmethod
-    def free(cls) -> "Ports":
-        """The default ports if all are free on loopback, else others."""
-        return cls(*choose_ports(astuple(cls())))
+    def free(cls, *, any_ports: bool = False) -> "Ports":
+        """The default ports if all are free on loopback (and any would not do), else others."""
+        defaults = astuple(cls())
+        return cls(*(choose_ports(len(defaults)) if any_ports or not are_free(defaults) else defaults))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,19 +24,21 @@ __all__ = ["demonstrate", "running_stack"]
 _READY_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
 _INTERRUPTED = 130
+_SHOWN_LINES = 5
 
 
-def demonstrate(directory: Path, *, once: bool) -> int:
+def demonstrate(directory: Path, *, once: bool, any_ports: bool = False) -> int:
     """Show everything; the exit code is 0 when every scenario ended as expected.
 
     Args:
         directory: receives certificates, configuration and logs.
         once: stop after the table; else stay up until Ctrl-C.
+        any_ports: take whatever ports are free, for runs beside each other.
     """
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     try:
-        with running_stack(directory) as (stack, parts):
+        with running_stack(directory, any_ports=any_ports) as (stack, parts):
             print(flush=True)
             tally = run_table(stack)
             if not tally.all_good:
@@ -55,7 +57,7 @@ def demonstrate(directory: Path, *, once: bool) -> int:
 
 
 @contextmanager
-def running_stack(directory: Path) -> Iterator[tuple[Stack, list[Process]]]:
+def running_stack(directory: Path, *, any_ports: bool = False) -> Iterator[tuple[Stack, list[Process]]]:
     """A stack that is up: the description for callers, and its processes.
 
     Raises:
@@ -71,7 +73,7 @@ def running_stack(directory: Path) -> Iterator[tuple[Stack, list[Process]]]:
                 part.start()
                 part.wait_until(is_ready, _READY_SECONDS)
 
-        placement = Placement(ports=Ports.free())
+        placement = Placement(ports=Ports.free(any_ports=any_ports))
         ports = placement.ports
         with _progress("certificates and configuration", str(directory)):
             stack = prepare(directory, placement, time.time())
@@ -134,7 +136,7 @@ def _progress(what: str, where: str) -> Iterator[None]:
 
 def _show_logs(parts: list[Process]) -> None:
     for part in parts:
-        if tail := part.log_tail():
+        if tail := part.log_tail(_SHOWN_LINES):
             print(f"\nthe end of the log of {part.name}:\n{_indented(tail)}", file=sys.stderr, flush=True)
 
 

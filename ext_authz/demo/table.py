@@ -18,7 +18,7 @@ _LOG_SECONDS = 3.0
 """How long a decision may take to appear in the log."""
 
 _SHOWN_TARGET = 26
-_LINE = "{number:>3}  {title:<52} {request:<43} {expected:>8} {got:>9}  {reason:<34} {latency:>8}  {verdict}"
+_LINE = "{number:>3}  {title:<54} {request:<35} {expected:>8} {got:>9}  {reason:<34} {latency:>8}  {verdict}"
 _COLUMNS = ("request", "expected", "got", "reason", "latency")
 
 
@@ -30,14 +30,14 @@ class Outcome:
         scenario: which.
         request: method, target and where it went, for people.
         answer: None when there was none.
-        reason: what ext-authz logged; None when it was not asked or its log cannot be read.
+        decision: what ext-authz logged; None when it was not asked or its log cannot be read.
         complaint: what is not as expected, or None.
     """
 
     scenario: Scenario
     request: str
     answer: Answer | None
-    reason: str | None
+    decision: dict[str, object] | None
     complaint: str | None
 
 
@@ -66,18 +66,21 @@ class _DecisionLog:
         self.is_readable = lines is not None
         self._seen = len(lines or ())
 
-    def reason_of(self, call: Call) -> str | None:
-        """The reason of the only new decision, which must be about this call; None when there is none in time."""
+    def decision_on(self, call: Call) -> dict[str, object] | None:
+        """The only new decision; None when there is none in time.
+
+        Raises:
+            ValueError: it is about another request, or somebody else sends requests too.
+        """
         deadline = time.monotonic() + _LOG_SECONDS
         while True:
             lines = self._stack.decision_log() or []
             decisions = [record for record in map(_decision, lines[self._seen :]) if record is not None]
             if decisions:
                 self._seen = len(lines)
-                last = decisions[-1]
-                # an echo of another request would put the wrong reason into the table
-                is_same = last.get("method") == call.method and len(decisions) == 1
-                return str(last["reason"]) if is_same else f"{len(decisions)} decisions logged"
+                if len(decisions) > 1 or decisions[0].get("method") != call.method:
+                    raise ValueError("the log holds decisions on other requests")
+                return decisions[0]
             if time.monotonic() > deadline:
                 return None
             time.sleep(0.01)
@@ -103,24 +106,27 @@ def run_scenarios(stack: Stack) -> Iterator[tuple[str, Outcome]]:
 
 
 def _run(scenario: Scenario, stage: Stage, log: _DecisionLog) -> Outcome:
-    request, answer, reason = "", None, None
+    request, answer, decision = "", None, None
     try:
         call = scenario.request(stage)
         request = f"{call.method} {_shortened(call.target)} @{_listener(call, stage.stack)}"
         answer = send(call, stage.stack.path(stage.stack.ca_file))
         if scenario.reason is not None and log.is_readable:
-            reason = log.reason_of(call)
-        complaint = _complaint(scenario, answer, reason, has_reason=log.is_readable)
+            decision = log.decision_on(call)
+        complaint = _complaint(scenario, answer, decision, has_log=log.is_readable)
     except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
         complaint = f"{type(error).__name__}: {error}"
-    return Outcome(scenario, request, answer, reason, complaint)
+    return Outcome(scenario, request, answer, decision, complaint)
 
 
-def _complaint(scenario: Scenario, answer: Answer, reason: str | None, *, has_reason: bool) -> str | None:
+def _complaint(scenario: Scenario, answer: Answer, decision: dict[str, object] | None, *, has_log: bool) -> str | None:
     if answer.status != scenario.status:
-        return f"status {answer.status}: {answer.body[:200].decode(errors='replace')}"
-    if has_reason and scenario.reason is not None and reason != scenario.reason.value:
-        return f"the logged reason is {reason}, expected {scenario.reason.value}"
+        return f"answered {answer.status}: {answer.body[:200].decode(errors='replace')}"
+    if has_log and scenario.reason is not None:
+        if decision is None:
+            return "no decision was logged"
+        if decision.get("reason") != scenario.reason.value:
+            return f"the reason is not {scenario.reason.value}"
     return scenario.check(answer) if scenario.check is not None else None
 
 
@@ -148,7 +154,9 @@ def run_table(stack: Stack) -> Tally:
         good += outcome.complaint is None
         print(_row(total, outcome), flush=True)
         if outcome.complaint is not None:
-            print(f"     ^ {outcome.complaint}", flush=True)
+            print(f"     ^ {outcome.complaint}")
+            if outcome.decision is not None:
+                print(f"       {json.dumps(outcome.decision)}", flush=True)
     print()
     return Tally(good, total)
 
@@ -161,7 +169,7 @@ def _row(number: int, outcome: Outcome) -> str:
         request=outcome.request,
         expected=scenario.status,
         got="no answer" if answer is None else answer.status,
-        reason=outcome.reason or "-",
+        reason="-" if outcome.decision is None else str(outcome.decision.get("reason")),
         latency="" if answer is None else f"{answer.seconds * 1000:.1f} ms",
         verdict="ok" if outcome.complaint is None else "NOT AS EXPECTED",
     ).rstrip()

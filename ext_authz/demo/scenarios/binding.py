@@ -46,19 +46,25 @@ BINDING = (
         Reason.BINDING_THUMBPRINT_MISMATCH,
     ),
     Scenario(
+        "stolen token, self-signed certificate with that name",
+        lambda stage: stage.call("/invoices", certificate="impostor", token=stage.token()),
+        401,
+        Reason.BINDING_THUMBPRINT_MISMATCH,
+    ),
+    Scenario(
         "stolen token, no certificate",
         lambda stage: stage.call("/reports", token=stage.token()),
         401,
         Reason.BINDING_CERTIFICATE_MISSING,
     ),
     Scenario(
-        "stolen token, listener without client certificates",
+        "stolen token, listener without mutual TLS",
         lambda stage: stage.call("/invoices", at="edge", token=stage.token()),
         401,
         Reason.BINDING_CERTIFICATE_MISSING,
     ),
     Scenario(
-        "bound token where an unbound one may pass: still checked",
+        "bound token where an unbound one may pass",
         lambda stage: stage.call("/feed", at="edge", token=stage.token()),
         401,
         Reason.BINDING_CERTIFICATE_MISSING,
@@ -105,32 +111,30 @@ BINDING = (
         Reason.BINDING_THUMBPRINT_MISMATCH,
     ),
     Scenario(
-        "workload certificate renewed, rule binds to thumbprint",
+        "workload certificate renewed, bound to thumbprint",
         lambda stage: stage.call("/invoices", certificate="mywebsite-renewed", token=stage.token()),
         401,
         Reason.BINDING_THUMBPRINT_MISMATCH,
     ),
     Scenario(
-        "workload certificate renewed, rule accepts spiffe-id",
+        "workload certificate renewed, spiffe-id accepted",
         lambda stage: stage.call("/reports", certificate="mywebsite-renewed", token=stage.token()),
         200,
         Reason.OK,
         upstream_saw(x_subject="mywebsite", x_caller=_WEBSITE),
     ),
     Scenario(
-        "another workload where the rule accepts spiffe-id",
+        "another workload where spiffe-id is accepted",
         lambda stage: stage.call("/reports", certificate="reporting", token=stage.token()),
         401,
         Reason.BINDING_THUMBPRINT_MISMATCH,
     ),
     Scenario(
-        "authorization server: wrong certificate gets no token",
+        "token endpoint: wrong certificate",
         lambda stage: stage.oauth.form("/token", "impostor", client_id="mywebsite", grant_type="client_credentials"),
         401,
         None,
     ),
-    Scenario(
-        "authorization server: introspection shows the binding", _batch_introspection, 200, None, _is_active_and_bound
-    ),
-    Scenario("authorization server: a revoked token is inactive", _revoked, 200, None, _is_inactive),
+    Scenario("introspection endpoint: shows the binding", _batch_introspection, 200, None, _is_active_and_bound),
+    Scenario("introspection endpoint: revoked token is inactive", _revoked, 200, None, _is_inactive),
 )

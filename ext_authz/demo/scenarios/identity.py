@@ -14,11 +14,10 @@ _WEBSITE = "spiffe://cluster.local/ns/applications/sa/mywebsite"
 _PARTNER = "spiffe://partner.example/ns/orders/sa/gateway"
 
 
-def _forged_xfcc(stage: Stage) -> tuple[tuple[str, str], ...]:
+def _forged_xfcc(stage: Stage, by: str = "spiffe://cluster.local/ns/billing/sa/api") -> tuple[tuple[str, str], ...]:
     """The header that Envoy would write for mywebsite, in the client's own hand."""
     pem = stage.stack.credential("mywebsite").certificate_file
-    text = f"By=spiffe://cluster.local/ns/billing/sa/api;Hash={_sha256(pem)};URI={_WEBSITE}"
-    return (("X-Forwarded-Client-Cert", text),)
+    return (("X-Forwarded-Client-Cert", f"By={by};Hash={_sha256(pem)};URI={_WEBSITE}"),)
 
 
 def _sha256(pem_file: str) -> str:
@@ -35,22 +34,25 @@ IDENTITY = (
         upstream_saw(x_caller=_WEBSITE, x_subject=None),
     ),
     Scenario(
-        "no certificate where a workload is required",
-        lambda stage: stage.call("/invoices", token=stage.token()),
-        401,
-        Reason.PEER_MISSING,
+        "no certificate where a workload is required", lambda stage: stage.call("/status"), 403, Reason.PEER_MISSING
     ),
     Scenario(
-        "self-signed certificate with a stolen name",
-        lambda stage: stage.call("/invoices", certificate="impostor", token=stage.token()),
-        401,
+        "self-signed certificate with a workload's name",
+        lambda stage: stage.call("/status", certificate="impostor"),
+        403,
         Reason.CERTIFICATE_UNTRUSTED,
     ),
     Scenario(
-        "our name under the partner's authority",
-        lambda stage: stage.call("/invoices", certificate="partner-impostor", token=stage.token()),
-        401,
+        "a workload's name under the partner's authority",
+        lambda stage: stage.call("/status", certificate="partner-impostor"),
+        403,
         Reason.CERTIFICATE_UNTRUSTED,
+    ),
+    Scenario(
+        "self-signed certificate, own token: still no identity",
+        lambda stage: stage.call("/invoices", certificate="batch", token=stage.token("batch", "batch")),
+        401,
+        Reason.SPIFFE_ID_MISSING,
     ),
     Scenario(
         "partner of another trust domain, on its route",
@@ -66,18 +68,29 @@ IDENTITY = (
         Reason.PEER_SPIFFE_ID_NOT_ALLOWED,
     ),
     Scenario(
-        "forged X-Forwarded-Client-Cert on mutual TLS",
+        "forged X-Forwarded-Client-Cert: not the last element",
         lambda stage: stage.call(
-            "/invoices", certificate="reporting", token=stage.token(), headers=_forged_xfcc(stage)
+            "/invoices",
+            certificate="reporting",
+            token=stage.token(),
+            headers=_forged_xfcc(stage, by="spiffe://cluster.local/ns/other/sa/proxy"),
         ),
         401,
         Reason.BINDING_THUMBPRINT_MISMATCH,
     ),
     Scenario(
+        "forged X-Forwarded-Client-Cert in our Envoy's name",
+        lambda stage: stage.call(
+            "/invoices", certificate="reporting", token=stage.token(), headers=_forged_xfcc(stage)
+        ),
+        401,
+        Reason.XFCC_BY_MISMATCH,
+    ),
+    Scenario(
         "forged X-Forwarded-Client-Cert without a certificate",
         lambda stage: stage.call("/invoices", token=stage.token(), headers=_forged_xfcc(stage)),
         401,
-        Reason.PEER_MISSING,
+        Reason.BINDING_CERTIFICATE_MISSING,
     ),
     Scenario(
         "forged X-Forwarded-Client-Cert in plain text",
