@@ -18,8 +18,8 @@ class Mutations:
     """What an allowed request is to look like upstream, and its response downstream.
 
     Header names are lowercase. Every name in `set_request_headers` overwrites what the client sent; no name is in
-    both `set_request_headers` and `remove_request_headers`. Names and values in `set_query_parameters` are plain text,
-    percent-encoded on the wire; `remove_query_parameters` are compared with the query string as it was sent.
+    both `set_request_headers` and `remove_request_headers`. Names and values in `set_query_parameters` are percent-encoded
+    already: Envoy writes them as they are, and compares `remove_query_parameters` with the query string as it was sent.
     """
 
     set_request_headers: tuple[tuple[str, str], ...] = ()

@@ -10,7 +10,6 @@ request headers; every version that knows both prefers the former where it is pr
 
 import re
 from functools import lru_cache
-from urllib.parse import quote
 
 from ext_authz.decision import Allow, Decision, Deny, Mutations
 from ext_authz.wire._pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption, QueryParameter
@@ -41,6 +40,9 @@ _INTERNAL = 13
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _NOT_IN_FIELD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5: all of CTL but HTAB
+# What ends a parameter (RFC 3986 §3.4; `;` as older parsers see it), a space and all that is not ASCII is out.
+_QUERY_VALUE = re.compile(r"[!-\"$-%'-:<-~]*")
+_QUERY_NAME = re.compile(r"[!-\"$-%'-:<>-~]+")
 
 # A Status that is there and has code 0.
 _OK_STATUS = delimited(tag_of(CheckResponse, "status"), b"")
@@ -114,8 +116,9 @@ def _rarer_mutations(mutations: Mutations) -> list[bytes]:
     parts = [_header(_RESPONSE_HEADER, name, value) for name, value in mutations.set_response_headers]
     for name, value in mutations.set_query_parameters:
         # Envoy puts both into the query string as they are: an `&` in a value would begin another parameter
-        parameter = QueryParameter(key=quote(name, safe=""), value=quote(value, safe=""))
-        parts.append(delimited(_PARAMETER, parameter.SerializeToString()))
+        if not (_QUERY_NAME.fullmatch(name) and _QUERY_VALUE.fullmatch(value)):
+            raise ValueError("a query parameter is not percent-encoded")
+        parts.append(delimited(_PARAMETER, QueryParameter(key=name, value=value).SerializeToString()))
     parts += [delimited(_REMOVED_PARAMETER, name.encode()) for name in mutations.remove_query_parameters]
     return parts
 
@@ -180,13 +183,13 @@ def _add_headers(answer: DeniedHttpResponse, headers: tuple[tuple[str, str], ...
         option.header.key = name
         option.header.value = value.encode(errors="replace").decode()
         # a second challenge stands beside the first (RFC 9110 §11.6.1)
-        again = name.lower() in seen
+        if name.lower() in seen:
+            # `append: true` would have Envoy drop it: on a denial it appends only to what the proxy itself has set
+            option.append_action = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+        else:
+            option.append.SetInParent()
+            option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
         seen.add(name.lower())
-        option.append.value = again
-        option.append.SetInParent()
-        option.append_action = (
-            HeaderValueOption.APPEND_IF_EXISTS_OR_ADD if again else HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-        )
 
 
 _FAILED = _denial(500, (), "", False)
