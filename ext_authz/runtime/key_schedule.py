@@ -1,7 +1,7 @@
 """When an issuer's keys are fetched, and how long they serve: plain arithmetic on a given time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 
 __all__ = ["FetchSchedule"]
@@ -27,6 +27,10 @@ class FetchSchedule:
         backoff: seconds of the first pause after a failure; doubles with each further one.
         maximum_backoff: seconds of the longest pause.
         random: gives a number in [0, 1) per call.
+        fetched_at: when the last success was, or None.
+        failures: attempts that failed since.
+        attempted_at: when the last attempt began, or failed.
+        pause: seconds to wait after a failure.
     """
 
     interval: float
@@ -37,32 +41,40 @@ class FetchSchedule:
     random: Callable[[], float]
     fetched_at: float | None = None
     failures: int = 0
-    _attempted_at: float = -inf
-    _pause: float = 0.0
-    _due_after: float = field(default=0.0)
+    attempted_at: float = -inf
+    pause: float = 0.0
+    _due_after: float = 0.0
 
     def start(self, now: float) -> None:
         """An attempt begins."""
-        self._attempted_at = now
+        self.attempted_at = now
 
     def succeed(self, now: float) -> None:
         """The attempt brought keys."""
         self.fetched_at = now
         self.failures = 0
-        self._pause = 0.0
+        self.pause = 0.0
         self._due_after = self.interval * (1 - _REFRESH_JITTER * self.random())
 
     def fail(self, now: float) -> None:
         """The attempt brought none."""
-        self._attempted_at = now
-        pause = min(self.backoff * 2.0 ** min(self.failures, _MAX_DOUBLINGS), self.maximum_backoff)
-        self._pause = pause * (1 - _BACKOFF_JITTER * self.random())
+        self.attempted_at = now
+        longest = min(self.backoff * 2.0 ** min(self.failures, _MAX_DOUBLINGS), self.maximum_backoff)
+        self.pause = longest * (1 - _BACKOFF_JITTER * self.random())
         self.failures += 1
+
+    def adopt(self, other: "FetchSchedule") -> None:
+        """Go on from where `other` is, whose keys are taken over."""
+        self.fetched_at = other.fetched_at
+        self.failures = other.failures
+        self.attempted_at = other.attempted_at
+        self.pause = min(other.pause, self.maximum_backoff)
+        self._due_after = self.interval * (1 - _REFRESH_JITTER * self.random())
 
     def due_in(self, now: float) -> float:
         """Seconds until the next attempt in the background; 0 when it is due."""
         if self.failures:
-            return _remaining(self._attempted_at, self._pause, now)
+            return _remaining(self.attempted_at, self.pause, now)
         if self.fetched_at is None:
             return 0.0
         return _remaining(self.fetched_at, self._due_after, now)
@@ -77,10 +89,10 @@ class FetchSchedule:
 
     def may_fetch(self, now: float) -> bool:
         """Whether a token whose key is not held may start an attempt."""
-        if _remaining(self._attempted_at, self._pause, now):
+        if _remaining(self.attempted_at, self.pause, now):
             return False
         # without any keys only a failure holds back: every token is waiting for them
-        return self.stale_in(now) == 0 or _remaining(self._attempted_at, self.cooldown, now) == 0
+        return self.stale_in(now) == 0 or _remaining(self.attempted_at, self.cooldown, now) == 0
 
     def age(self, now: float) -> float | None:
         """Seconds since keys were fetched; None when they never were."""

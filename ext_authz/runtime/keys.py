@@ -96,7 +96,7 @@ class _Source:
     def adopt(self, other: "_Source") -> None:
         """Take over keys that were fetched for the same issuer from the same place."""
         self.keys = other.keys
-        self.schedule.fetched_at = other.schedule.fetched_at
+        self.schedule.adopt(other.schedule)
 
 
 class KeyStore:
@@ -136,7 +136,12 @@ class KeyStore:
         self._tasks: list[asyncio.Task[None]] = []
         for name, source in self._sources.items():
             before = previous and previous._sources.get(name)  # noqa: SLF001 - another instance of this class
-            if before and (before.issuer.issuer, before.issuer.keys) == (source.issuer.issuer, source.issuer.keys):
+            # expired keys are nothing to take over
+            if (
+                before
+                and before.keys
+                and (before.issuer.issuer, before.issuer.keys) == (source.issuer.issuer, source.issuer.keys)
+            ):
                 source.adopt(before)
         self.keys: KeySets = self._key_sets()
 
