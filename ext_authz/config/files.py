@@ -12,7 +12,7 @@ from ext_authz.config.problem import Place, Problems
 from ext_authz.config.validation import field_name
 from ext_authz.config.yaml_source import MAX_FILE_BYTES, Document, ValuePath, parse_yaml
 
-__all__ = ["NamedFiles", "read_documents"]
+__all__ = ["NamedFiles", "check_roots", "read_documents"]
 
 _TESTS = (".tests.yaml", ".tests.yml")
 
@@ -42,6 +42,14 @@ def _read(path: Path, problems: Problems, place: Place, field: str) -> bytes | N
             place, field, f"the file `{path}` cannot be read: {why.lower()}", "write the name of a readable file"
         )
         return None
+
+
+def check_roots(pem: bytes) -> None:
+    """Raises ValueError when `pem` holds no certificate that can be read."""
+    try:
+        x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ValueError("it holds no certificate, or a malformed one") from None
 
 
 class NamedFiles:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from ext_authz.config.model_requirement import WrittenTerms
 from ext_authz.config.policy_words import (
@@ -20,7 +20,7 @@ from ext_authz.config.policy_words import (
     SpiffePatternText,
     TemplateText,
 )
-from ext_authz.config.written import ApiVersion, Items, Metadata, Name, Text, Written, refuse
+from ext_authz.config.written import ApiVersion, Items, Metadata, Name, Text, Written, frozen_json, refuse
 from ext_authz.policy.model import (
     HeaderMatch,
     Injection,
@@ -31,7 +31,6 @@ from ext_authz.policy.model import (
     Target,
     ValueMatchType,
 )
-from ext_authz.principal import JsonValue as ImmutableJson
 
 __all__ = [
     "RoutePolicyDocument",
@@ -156,14 +155,6 @@ class WrittenMatch(Written):
             )
 
 
-def _frozen(value: JsonValue) -> ImmutableJson:
-    if isinstance(value, list):
-        return tuple(_frozen(item) for item in value)
-    if isinstance(value, dict):
-        return MappingProxyType({name: _frozen(item) for name, item in value.items()})
-    return value
-
-
 class WrittenInjection(Written):
     """What to change on an allowed request. Values are templates: `${token.sub}`, `${peer.spiffe_id}`; `$$` is `$`."""
 
@@ -196,7 +187,7 @@ class WrittenInjection(Written):
             request_headers=self.request_headers or {},
             remove_request_headers=self.remove_request_headers or (),
             response_headers=self.response_headers or {},
-            dynamic_metadata={name: _frozen(value) for name, value in (self.dynamic_metadata or {}).items()},
+            dynamic_metadata={name: frozen_json(value) for name, value in (self.dynamic_metadata or {}).items()},
             set_query_parameters=self.set_query_parameters or {},
             remove_query_parameters=self.remove_query_parameters or (),
             client_certificate=self.client_certificate,

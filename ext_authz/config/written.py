@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, Strict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PlainValidator, Strict, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo
+
+from ext_authz.principal import JsonValue as ImmutableJson
 
 __all__ = [
     "API_VERSION",
@@ -19,6 +22,7 @@ __all__ = [
     "Text",
     "Written",
     "checked",
+    "frozen_json",
     "refuse",
     "text_or_mapping",
 ]
@@ -106,6 +110,15 @@ def _scalar(value: Any) -> str | int | float | bool:  # noqa: ANN401 - whatever 
 Scalar: TypeAlias = Annotated[
     str | int | float | bool, PlainValidator(_scalar, json_schema_input_type=str | int | float | bool)
 ]
+
+
+def frozen_json(value: JsonValue) -> ImmutableJson:
+    """A JSON value as the core holds it: lists as tuples, mappings read-only."""
+    if isinstance(value, list):
+        return tuple(frozen_json(item) for item in value)
+    if isinstance(value, dict):
+        return MappingProxyType({name: frozen_json(item) for name, item in value.items()})
+    return value
 
 
 class Metadata(Written):

@@ -181,7 +181,7 @@ class _Reader:
     def _value(self, event: _Event, depth: int) -> tuple[PlainValue, Node]:
         mark = event.start_mark
         node = Node(mark.line + 1, mark.column + 1)
-        if type(event) is yaml.ScalarEvent and event.anchor is None and event.tag is None:
+        if isinstance(event, yaml.ScalarEvent) and event.anchor is None and event.tag is None:
             # nearly every event is one of these
             return (self._plain(event.value, node) if event.implicit[0] else event.value), node
         if depth > MAX_DEPTH:
