@@ -29,7 +29,7 @@ class WrittenTestRequest(Written):
     method: Text = Field(default="GET", examples=["POST"])
     """The method; also one that is always denied."""
 
-    host: str = Field(default="", examples=["billing.example.com"])
+    host: str = Field(default="service.example", examples=["billing.example.com"])
     """`Host` or `:authority`."""
 
     path: str = Field(examples=["/invoices/7?format=pdf"])

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -38,9 +38,6 @@ __all__ = ["CaseResult", "load_policy_tests", "run_policy_tests"]
 _ALWAYS = 4_102_444_800.0  # the year 2100: stated tokens are always in time
 
 
-_UNCHANGED = Mutations()
-
-
 @dataclass(frozen=True, slots=True)
 class CaseResult:
     """How one case came out.
@@ -67,8 +64,8 @@ class _Outcome:
     reason: Reason
     rule: str | None
     status: int | None = None
-    mutations: Mutations = _UNCHANGED
-    metadata: Mapping[str, JsonValue] = MappingProxyType({})
+    mutations: Mutations = field(default_factory=Mutations)
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 def run_policy_tests(
