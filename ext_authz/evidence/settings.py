@@ -31,7 +31,9 @@ class XfccSource:
 
     Attributes:
         trusted_hops: which element counts, from the right: 1 is the one our own proxy appended.
-        by: where not empty, the element's `By` must be one of these, exactly.
+        by: where not empty, the element's `By` must be one of these, exactly. To be named where our own proxy only
+            forwards the header, and for more than one hop, if clients may send XFCC text of their own: it is what tells
+            a proxy's element from one that a client forged (see `ext_authz.evidence.trusted_hop`).
     """
 
     trusted_hops: int = 1

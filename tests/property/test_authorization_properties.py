@@ -2,7 +2,7 @@
 
 import time
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext_authz.errors import Reason, Refusal
@@ -30,6 +30,7 @@ queries = st.text(max_size=30) | st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(names, values), max_size=3), queries)
 def test_any_request_yields_one_token_or_none_or_a_refusal(pairs: list[tuple[str, bytes]], query: str) -> None:
     try:
@@ -46,6 +47,7 @@ def test_any_request_yields_one_token_or_none_or_a_refusal(pairs: list[tuple[str
     assert reason in REASONS
 
 
+@settings(deadline=None)
 @given(st.text(B64TOKEN, min_size=1, max_size=100), st.text("=", max_size=2))
 def test_every_b64token_is_found_as_it_is(token: str, padding: str) -> None:
     text = token + padding
@@ -53,6 +55,7 @@ def test_every_b64token_is_found_as_it_is(token: str, padding: str) -> None:
     assert find_token(Headers.merged({"x-access-token": text}), "a=b", SOURCES) == text
 
 
+@settings(deadline=None)
 @given(st.sampled_from([",", ", ", "bearer ", ",bearer", " ", "=", "a", "A=", "\t"]))
 def test_a_header_of_the_greatest_length_is_read_in_bounded_time(piece: str) -> None:
     begin = time.process_time()

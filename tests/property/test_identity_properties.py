@@ -31,7 +31,7 @@ BUNDLES = Bundles.from_pem({TD: CA.pem})
 USAGES = ["digital_signature", "key_encipherment", "key_agreement", "key_cert_sign", "crl_sign"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, len(LEAF.der) - 1), st.binary(max_size=3), st.integers(0, 3))
 def test_a_certificate_with_any_bytes_changed_is_malformed_or_does_not_verify(
     position: int, inserted: bytes, removed: int
@@ -44,7 +44,7 @@ def test_a_certificate_with_any_bytes_changed_is_malformed_or_does_not_verify(
     assert der == LEAF.der
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_yield_a_bundle_or_a_clear_error(pem: bytes) -> None:
     for text in (pem, CA.pem + pem, b"-----BEGIN CERTIFICATE-----\n" + pem + b"\n-----END CERTIFICATE-----\n"):

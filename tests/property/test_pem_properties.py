@@ -4,7 +4,7 @@ import base64
 import time
 from urllib.parse import quote
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext_authz.errors import Reason, Refusal
@@ -26,6 +26,7 @@ looks_like_pem = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(st.text() | looks_like_pem)
 def test_any_text_yields_certificates_or_a_refusal(text: str) -> None:
     for parse in (parse_url_encoded_pem, parse_url_encoded_chain):
@@ -38,6 +39,7 @@ def test_any_text_yields_certificates_or_a_refusal(text: str) -> None:
         assert reason is Reason.CERTIFICATE_MALFORMED
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=5))
 def test_what_a_proxy_encodes_is_read_back(certificates: list[bytes]) -> None:
     pem = "".join(
@@ -47,6 +49,7 @@ def test_what_a_proxy_encodes_is_read_back(certificates: list[bytes]) -> None:
     assert parse_url_encoded_chain(quote(pem, safe="")) == tuple(certificates)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["%0A", "A", "AAAA%0A", "-----BEGIN%20CERTIFICATE-----%0AAAAA%0A", "-", "%41"]))
 def test_a_text_of_the_greatest_length_is_read_in_bounded_time(piece: str) -> None:
     begin = time.process_time()

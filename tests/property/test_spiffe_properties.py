@@ -1,6 +1,6 @@
 """SPIFFE IDs: any text yields an ID that writes itself back, or our own refusal."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ext_authz.errors import Reason, Refusal
@@ -14,6 +14,7 @@ looks_like_an_id = st.lists(
 ).map(lambda pieces: "spiffe://" + "".join(pieces))
 
 
+@settings(deadline=None)
 @given(st.text() | looks_like_an_id)
 def test_any_text_yields_the_id_it_spells_or_a_refusal(text: str) -> None:
     try:

@@ -52,16 +52,19 @@ def refused_or_parsed(text: str) -> None:
     assert reason in {Reason.XFCC_MALFORMED, Reason.XFCC_JSON_NOT_SUPPORTED}
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_yields_elements_or_a_refusal(text: str) -> None:
     refused_or_parsed(text)
 
 
+@settings(deadline=None)
 @given(texts)
 def test_any_text_that_looks_like_xfcc_yields_elements_or_a_refusal(text: str) -> None:
     refused_or_parsed(text)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["By=x;", "By=x,", 'URI="\\\\', '"', "\\", ";", ",", "=", " ", "By=", 'By="', "\t"]))
 def test_a_text_of_the_greatest_length_is_read_in_bounded_time(piece: str) -> None:
     text = (piece * MAX_XFCC_LENGTH)[:MAX_XFCC_LENGTH]
@@ -85,7 +88,7 @@ def as_envoy_writes(by: list[str], details: set[str], subject: str, uris: list[s
     return ";".join(pairs)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     client_text=st.none() | texts,
     by=st.sampled_from([[], [PROXY], [PROXY, "spiffe://td/alias"], ["spiffe://td/alias", PROXY]]),
@@ -152,7 +155,7 @@ def test_no_client_text_and_no_name_in_a_certificate_wins_over_the_hash_that_env
         assert uris[0] == selected.uris[0] or uris[0].startswith(f"{selected.uris[0]};")
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     client_text=st.none() | texts,
     uris=st.lists(texts, max_size=2),
