@@ -20,7 +20,7 @@ from ext_authz.runtime.key_schedule import FetchSchedule
 from ext_authz.token.issuer import InlineKeys, Issuer, KeyFile
 from ext_authz.token.jwks import KeySet
 
-__all__ = ["KeyEvents", "KeyStatus", "KeyStore"]
+__all__ = ["KeyEvents", "KeySets", "KeyStatus", "KeyStore"]
 
 FILE_SECONDS = 1.0
 """How often a local file is read again: about what a change may take to count."""
