@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -75,6 +75,7 @@ class ServerProcess:
         self.folder = folder
         self.config = folder / "server.yaml"
         self.lines: list[str] = []
+        self._records: list[Json] = []
         self._arrived = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -118,14 +119,14 @@ class ServerProcess:
         if ready:
             self.wait_for(lambda: self.admin("/readyz")[0] == 200, "ready")
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal, wait for the end, and return the exit code."""
+    def stop(self, number: int | None = signal.SIGTERM) -> int:
+        """Signal (unless None), wait for the end, and return the exit code."""
         if self._process is None:
             raise AssertionError("the server was not started")
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if self._process.poll() is None:
+        if number is not None and self._process.poll() is None:
             self._process.send_signal(number)
         try:
             code = self._process.wait(START_SECONDS)
@@ -189,13 +190,13 @@ class ServerProcess:
         """The server's own log lines so far, by message."""
         return [
             fields
-            for fields in self._parsed()
+            for fields in list(self._records)
             if fields.get("log") == "server" and (message is None or fields.get("message") == message)
         ]
 
     def decisions(self) -> list[Json]:
         """The decision records so far."""
-        return [fields for fields in self._parsed() if fields.get("log") == "decision"]
+        return [fields for fields in list(self._records) if fields.get("log") == "decision"]
 
     def wait_for(self, condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
         """Wait until `condition` holds; fail with what the server said when it does not."""
@@ -209,15 +210,12 @@ class ServerProcess:
             with self._arrived:
                 self._arrived.wait(0.02)
 
-    def _parsed(self) -> Iterator[Json]:
-        for line in list(self.lines):
-            with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(line)
-
     def _read(self) -> None:
         if self._process is None or self._process.stdout is None:
             raise AssertionError("the server was not started")
         for line in self._process.stdout:
             with self._arrived:
                 self.lines.append(line.decode("ascii").rstrip("\n"))
+                with contextlib.suppress(json.JSONDecodeError):
+                    self._records.append(json.loads(line))
                 self._arrived.notify_all()
