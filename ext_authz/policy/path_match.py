@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import assert_never
 
 from ext_authz.errors import Refusal
 from ext_authz.policy.expression import compile_expression
@@ -52,6 +53,8 @@ class PathMatch:
                 segments = _literal(self.value)
                 if self.type is PathType.PATH_PREFIX and segments[-1:] == ("",):
                     segments = segments[:-1]  # Gateway API: `/abc/` as a prefix is `/abc`
+            case _:
+                assert_never(self.type)
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "variables", variables)
 

@@ -178,6 +178,11 @@ class RequirementTerms:
     source_ips: tuple[str, ...] | NotRequired | None = None
     binding: BindingRequirement | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse an empty list, which could mean no address or any."""
+        if self.source_ips == ():
+            raise ValueError("`source_ips` is empty; write addresses, or `source_ips: none` to drop the default")
+
 
 def resolve_requirements(
     defaults: RequirementTerms, sets: Iterable[Requirement], own: RequirementTerms

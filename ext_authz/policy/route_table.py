@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, assert_never
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import RequestFacts
@@ -94,6 +94,8 @@ class _Tree:
                     self._has_templates = True
                 case PathType.PATH_PREFIX:
                     node.prefix.append(candidate)
+                case _:
+                    assert_never(path.type)
 
     def _node(self, segments: tuple[str | None, ...], *, folded: bool) -> _Node:
         node = self._root
@@ -231,6 +233,8 @@ def _rank(match: RouteMatch) -> _Rank:
             return 1, ()
         case PathType.PATH_PREFIX:
             return 0, literal
+        case _:
+            assert_never(match.path.type)
 
 
 def _condition(match: RouteMatch) -> _Condition | None:

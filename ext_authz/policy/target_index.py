@@ -171,7 +171,7 @@ def _projection(principal: str | None) -> Callable[[str], _Literals | None]:
         scheme, _, rest = text.partition("://")
         trust_domain, _, path = rest.partition("/")
         segments = path.split("/")
-        if len(segments) <= depth if any_depth else len(segments) != depth:
+        if "" in segments or (len(segments) <= depth if any_depth else len(segments) != depth):
             return None
         return (f"{scheme}://{trust_domain}/", *(segments[index] for index in literal))
 
