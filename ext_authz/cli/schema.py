@@ -5,12 +5,14 @@ import json
 from typing import TYPE_CHECKING
 
 from ext_authz.cli.outcome import Exit
-from ext_authz.config import schema
+from ext_authz.config.schema import KINDS, json_schema
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 __all__ = ["add_to", "run"]
+
+_SHORT = {"server": "Server", "policy": "RoutePolicy"}
 
 
 def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,13 +20,13 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "schema",
         help="print a JSON Schema",
-        description="Print the JSON Schema of the server configuration or of policies.",
+        description="Print the JSON Schema of one kind of document, or of all of them for files with several kinds.",
     )
-    parser.add_argument("kind", nargs="?", choices=("server", "policy"), default="policy", help="default: policy")
+    parser.add_argument("kind", nargs="?", choices=(*_SHORT, *KINDS), help="default: any kind")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the schema."""
-    print(json.dumps(schema.of(arguments.kind), indent=2))
+    print(json.dumps(json_schema(_SHORT.get(arguments.kind, arguments.kind)), indent=2))
     return Exit.OK

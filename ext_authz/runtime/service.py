@@ -7,7 +7,6 @@ one. Each decision thus sees exactly one snapshot from start to end, and never a
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -97,8 +96,8 @@ class CheckService:
         self._default_deadline = default_deadline
         self._clock = clock
         # made now, so that nothing is left that could fail when it is needed
-        self._internal_denial = Denials(DenialSettings()).deny(Reason.INTERNAL_ERROR)
-        self._internal_error = serialize(self._internal_denial)
+        self._internal_denials = Denials(DenialSettings())
+        self._internal_error = serialize(self._internal_denials.deny(Reason.INTERNAL_ERROR))
 
     def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
         """Answer one CheckRequest; see `transport.CheckCall`. Never raises, never answers with an error of the transport.
@@ -177,10 +176,8 @@ class CheckService:
             # an allowed request whose changes cannot be written: the records say what Envoy is told
             _logger.error("an allowed request could not be answered and was denied")
             self._metrics.internal_error()
-            detail = "the changes to the request cannot be written"
-            decision = dataclasses.replace(
-                self._internal_denial, diagnostics=dataclasses.replace(decision.diagnostics, detail=detail)
-            )
+            about = decision.diagnostics._replace(detail="the changes to the request cannot be written")
+            decision = self._internal_denials.deny(Reason.INTERNAL_ERROR, diagnostics=about)
         latency = time.perf_counter() - started
         self._metrics.check(decision, latency, waited=waited)
         self._log.record(decision, facts, now, latency)
@@ -192,9 +189,8 @@ class CheckService:
             _logger.error("a check failed and was denied", exc_info=error)
             self._metrics.internal_error()
             latency = time.perf_counter() - started
-            denial = dataclasses.replace(
-                self._internal_denial, diagnostics=Diagnostics(detail="see the server log for the exception")
-            )
+            about = Diagnostics(detail="see the server log for the exception")
+            denial = self._internal_denials.deny(Reason.INTERNAL_ERROR, diagnostics=about)
             self._metrics.check(denial, latency, waited=False)
             self._log.record(denial, facts, now, latency)
         return self._internal_error
