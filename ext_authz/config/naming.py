@@ -22,16 +22,16 @@ def name_of(document: Document) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def refuse_twice(named: Iterable[tuple[Document, ValuePath, str | None]], problems: Problems) -> None:
+def refuse_twice(named: Iterable[tuple[Document, ValuePath, object]], problems: Problems) -> None:
     """Record a problem for each name that stands at two places.
 
     Args:
-        named: a document, the path of the name in it, and the name; None where there is none.
+        named: a document, the path of the name in it, and the name; anything but a text is passed over.
         problems: takes what is wrong.
     """
     first: dict[str, str] = {}
     for document, path, name in named:
-        if name is None:
+        if not isinstance(name, str):
             continue
         place = document.place(path)
         if name in first:

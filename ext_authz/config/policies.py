@@ -83,7 +83,8 @@ class _Builder:
             for index, raw in enumerate(raw_rules)
         ]
         names = (
-            (document, (*_RULES, index, "name"), rule.name) for index, rule in enumerate(rules) if rule is not None
+            (document, (*_RULES, index, "name"), raw["name"] if isinstance(raw, dict) and "name" in raw else None)
+            for index, raw in enumerate(raw_rules)
         )
         refuse_twice(names, problems)
         if written is None:
