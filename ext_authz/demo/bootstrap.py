@@ -114,7 +114,13 @@ def _listener(settings: ProxyListener) -> Listener:
         filters=[Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))],
         transport_socket=_downstream(settings.tls) if settings.tls else None,
     )
-    return Listener(name=settings.name, address=_socket_address(settings.address, settings.port), filter_chains=[chain])
+    return Listener(
+        name=settings.name,
+        address=_socket_address(settings.address, settings.port),
+        filter_chains=[chain],
+        # a port that somebody else listens on is an error, not one to share
+        enable_reuse_port=False,
+    )
 
 
 def _access_log(listener: str) -> AccessLog:
