@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode
 from ext_authz.demo.arguments import single_argument
 from ext_authz.demo.oauth_client import AuthenticationMethod, Client, ClientCertificate, TrustBundles, clients_from_file
 from ext_authz.demo.oauth_grants import Authorization, Grants, SigningKeys, code_challenge
-from ext_authz.demo.serving import Request, Response, serve
+from ext_authz.demo.serving import Request, Response, serve_until_stopped
 
 __all__ = ["AuthorizationServer", "serve_authorization_server"]
 
@@ -260,7 +260,7 @@ def serve_authorization_server(settings_file: Path) -> None:
         TrustBundles(settings["trust_bundles"]),
         time.time,
     )
-    serve(server.answer, settings["host"], settings["port"]).serve_forever()
+    serve_until_stopped(server.answer, settings["host"], settings["port"])
 
 
 if __name__ == "__main__":

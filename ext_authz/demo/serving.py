@@ -1,5 +1,7 @@
 """HTTP for the demo's own small servers: one function from request to response."""
 
+import contextlib
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-__all__ = ["MAXIMUM_BODY_BYTES", "Request", "Response", "serve"]
+__all__ = ["MAXIMUM_BODY_BYTES", "Request", "Response", "serve", "serve_until_stopped"]
 
 MAXIMUM_BODY_BYTES = 65_536
 """Token requests are a kilobyte; nothing larger is read."""
@@ -95,10 +97,17 @@ class _Server(ThreadingHTTPServer):
 
 
 def serve(answer: Callable[[Request], Response], host: str, port: int) -> ThreadingHTTPServer:
-    """A bound server, one thread per connection; call `serve_forever()` on it."""
+    """A bound server, one thread per connection; call `serve_forever` on it."""
     handler = type("Handler", (_Handler,), {"answer": staticmethod(answer)})
     server = _Server((host, port), handler, bind_and_activate=False)
     server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.server_bind()
     server.server_activate()
     return server
+
+
+def serve_until_stopped(answer: Callable[[Request], Response], host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C ends the process; as the first process of a container it would not end by itself."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with serve(answer, host, port) as server, contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()

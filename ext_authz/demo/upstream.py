@@ -3,7 +3,7 @@
 import json
 
 from ext_authz.demo.arguments import single_argument
-from ext_authz.demo.serving import Request, Response, serve
+from ext_authz.demo.serving import Request, Response, serve_until_stopped
 
 __all__ = ["echo", "serve_upstream"]
 
@@ -20,7 +20,7 @@ def echo(request: Request) -> Response:
 def serve_upstream(address: str) -> None:
     """Serve at `host:port` until stopped."""
     host, _, port = address.rpartition(":")
-    serve(echo, host, int(port)).serve_forever()
+    serve_until_stopped(echo, host, int(port))
 
 
 if __name__ == "__main__":

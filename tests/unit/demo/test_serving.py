@@ -2,11 +2,16 @@
 
 import http.client
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from ext_authz.demo.ports import are_free, choose_ports
 from ext_authz.demo.serving import MAXIMUM_BODY_BYTES, serve
 from ext_authz.demo.upstream import echo
 
@@ -67,3 +72,23 @@ def test_a_body_of_unknown_or_too_great_length_is_refused(
     connection.putheader(header, value)
     connection.endheaders()
     assert connection.getresponse().status == status
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_ends_quietly_when_told_to(how: signal.Signals) -> None:
+    (port,) = choose_ports(1)
+    command = [sys.executable, "-m", "ext_authz.demo.upstream", f"127.0.0.1:{port}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
+        deadline = time.monotonic() + 20
+        while are_free((port,)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.send_signal(how)
+        _, complaint = running.communicate(timeout=10)
+        assert (running.returncode, complaint) == (0, b"")
+
+
+def test_a_server_told_nothing_says_what_it_needs() -> None:
+    command = [sys.executable, "-m", "ext_authz.demo.upstream"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 1
+    assert "HOST:PORT" in done.stderr
