@@ -201,11 +201,11 @@ def test_16_another_scheme_gets_a_plain_challenge() -> None:
 
 @pytest.mark.parametrize("size", [16_385, 60_000])
 def test_17_a_huge_token_is_denied_before_it_is_parsed(size: int) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     answer = DEPLOYMENT.request(token="a" * size)
     assert not answer.allowed
     assert answer.reason in {Reason.TOKEN_TOO_LARGE, Reason.HEADER_TOO_LARGE}
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 def test_17_a_token_of_a_megabyte_is_denied() -> None:
@@ -283,9 +283,9 @@ def test_24_a_time_that_is_no_finite_number_is_denied(claim: str, literal: str) 
 def test_25_deep_nesting_is_denied_in_no_time(opening: str) -> None:
     payload = (opening * 2_000).encode()
     token = compact({"alg": "ES256", "typ": "at+jwt", "kid": signing_key().kid}, payload, b"\0" * 64)
-    started = time.perf_counter()
+    started = time.process_time()
     answer = DEPLOYMENT.request(token=token)
-    assert time.perf_counter() - started < 0.005
+    assert time.process_time() - started < 0.005
     assert not answer.allowed
     assert answer.status == 401
 

@@ -56,7 +56,7 @@ def reason_for(leaf: Leaf, bundles: Bundles = BUNDLES, now: float = NOW) -> Reas
         {"key": rsa_key()},
         {"key": ed25519_key()},
     ],
-    ids=str,
+    ids=lambda value: value.value if isinstance(value, Reason) else "+".join(value),
 )
 def test_an_svid_verifies_against_the_bundle_of_its_trust_domain(parts: dict[str, Any]) -> None:
     assert verified(CA.svid(ID, **parts)).spiffe_id == SpiffeId.parse(ID)
@@ -101,7 +101,7 @@ def test_an_svid_of_an_rsa_authority_verifies() -> None:
             Reason.CERTIFICATE_UNTRUSTED,
         ),
     ],
-    ids=str,
+    ids=lambda value: value.value if isinstance(value, Reason) else "+".join(value),
 )
 def test_a_leaf_against_the_rules_is_refused(parts: dict[str, Any], reason: Reason) -> None:
     assert reason_for(CA.svid(ID, **parts)) is reason
