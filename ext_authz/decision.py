@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ext_authz.errors import Reason
 from ext_authz.principal import JsonValue
@@ -13,8 +13,7 @@ __all__ = ["Allow", "Decision", "Deny", "Diagnostics", "Mutations"]
 _NO_METADATA: Mapping[str, JsonValue] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Mutations:
+class Mutations(NamedTuple):
     """What an allowed request is to look like upstream, and its response downstream.
 
     Header names are lowercase. Every name in `set_request_headers` overwrites what the client sent; no name is in
@@ -29,8 +28,7 @@ class Mutations:
     remove_query_parameters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostics:
+class Diagnostics(NamedTuple):
     """Who and what a decision was about, for the decision log; never sent to the client and never a token."""
 
     policy: str | None = None
@@ -45,14 +43,13 @@ class Diagnostics:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(NamedTuple):
     """Let the request through with these changes."""
 
     reason: Reason
-    mutations: Mutations = field(default_factory=Mutations)
-    dynamic_metadata: Mapping[str, JsonValue] = field(default_factory=lambda: _NO_METADATA)
-    diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    mutations: Mutations = Mutations()
+    dynamic_metadata: Mapping[str, JsonValue] = _NO_METADATA
+    diagnostics: Diagnostics = Diagnostics()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """What Envoy said about one request: immutable, undecided, with provenance."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ext_authz.errors import Reason, Refusal
 
@@ -95,9 +95,13 @@ class Headers:
         return len(self._values)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+_NO_HEADERS = Headers.merged(_NO_EXTENSIONS)
+
+
+class RequestFacts(NamedTuple):
     """One CheckRequest as values. Nothing in it is trusted; each field names the attribute it was read from.
+
+    A named tuple because one is made for every request: it takes a quarter of the time of a frozen dataclass.
 
     Attributes:
         method: `http.method`, as sent (case kept).
@@ -122,7 +126,7 @@ class RequestFacts:
     scheme: str = ""
     protocol: str = ""
     request_id: str = ""
-    headers: Headers = field(default_factory=lambda: Headers.merged({}))
+    headers: Headers = _NO_HEADERS
     source_address: str = ""
     source_port: int = 0
     source_principal: str = ""
@@ -131,4 +135,4 @@ class RequestFacts:
     destination_port: int = 0
     destination_principal: str = ""
     sni: str = ""
-    context_extensions: Mapping[str, str] = field(default_factory=lambda: _NO_EXTENSIONS)
+    context_extensions: Mapping[str, str] = _NO_EXTENSIONS
