@@ -398,8 +398,10 @@ def test_a_broken_pipe_ends_the_command_with_1(
         os.close(descriptor)
 
     monkeypatch.setattr(main_module, "_COMMANDS", (Command(BrokenPipeError()),))
-    monkeypatch.setattr(os, "dup2", dup2)
-    assert main(["fail"]) == 1
+    with monkeypatch.context() as patch:
+        # pytest's own capturing needs the real one back
+        patch.setattr(os, "dup2", dup2)
+        assert main(["fail"]) == 1
     assert len(moved) == 1
     assert capfd.readouterr().err == ""
 
