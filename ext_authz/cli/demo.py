@@ -30,7 +30,7 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     parser.add_argument("--any-ports", action="store_true", help="take whatever ports are free")
     parser.set_defaults(run=run)
-    actions = parser.add_subparsers(metavar="ACTION")
+    actions = parser.add_subparsers(metavar="[ACTION]")
     prepare = actions.add_parser(
         "prepare", help="only write the files of a stack of containers", description="Write the files and stop."
     )
@@ -78,7 +78,12 @@ def _scenarios(arguments: argparse.Namespace) -> int:
     from ext_authz.demo.stack import Stack  # noqa: PLC0415 - as in `run`
     from ext_authz.demo.table import run_table  # noqa: PLC0415 - as in `run`
 
-    tally = run_table(Stack.read(arguments.against))
+    try:
+        stack = Stack.read(arguments.against)
+    except ValueError as error:
+        complain([f"ext-authz: {error}"])
+        return Exit.USAGE
+    tally = run_table(stack)
     print(tally, flush=True)
     return Exit.OK if tally.all_good else Exit.FAILED
 

@@ -76,7 +76,7 @@ class Stack:
                 decision_log_file=values.get("decision_log_file"),
                 decision_log_command=tuple(values.get("decision_log_command", ())),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{file} does not describe a stack: {error}") from None
 
     def write(self) -> Path:

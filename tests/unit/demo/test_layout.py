@@ -89,7 +89,7 @@ def test_a_stack_reads_back_as_it_was_written(directory: Path, stack: Stack) -> 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"endpoints": {"a": {"port": 1}}}', '{"endpoints": []}', "nonsense"])
 def test_a_file_that_describes_no_stack_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / STACK_FILE).write_text(text)
-    with pytest.raises(ValueError, match=r"stack|Expecting"):
+    with pytest.raises(ValueError, match="does not describe a stack"):
         Stack.read(tmp_path / STACK_FILE)
 
 
