@@ -46,8 +46,8 @@ class CompiledRule:
         "requirements",
     )
 
-    def __init__(self, policy: str, rule: Rule, owned_headers: frozenset[str]) -> None:
-        """Compile `rule` of `policy`; `owned_headers` as in `CompiledInjection`."""
+    def __init__(self, policy: str, rule: Rule, injection: CompiledInjection) -> None:
+        """Compile `rule` of `policy`; `injection` is the rule's, compiled for the destination."""
         self.policy = policy
         self.name = rule.name
         self.public = rule.public
@@ -64,7 +64,7 @@ class CompiledRule:
             *(peer_check(requirement.peer) for requirement in rule.requirements if requirement.peer is not None),
             *(token_check(requirement.token) for requirement in rule.requirements if requirement.token is not None),
         )
-        self._injection = CompiledInjection(rule.injection, owned_headers)
+        self._injection = injection
 
     def check_source(self, facts: RequestFacts) -> None:
         """Raises Refusal SOURCE_IP_NOT_ALLOWED. Costs nothing to know, so it comes before any credential is read."""

@@ -21,6 +21,7 @@ _IdCheck: TypeAlias = Callable[[SpiffeId], None]
 _TokenCheck: TypeAlias = Callable[[VerifiedToken], None]
 
 
+@lru_cache(maxsize=1024)  # many rules share a few requirements
 def source_check(blocks: tuple[str, ...]) -> SourceCheck:
     """The connection's address must be in one of `blocks`; an address that is none (a Unix socket) is in no block."""
     # one look-up for each prefix length in use, however many blocks there are
@@ -66,6 +67,7 @@ def _network(block: str) -> tuple[int, int, int]:
     return version, number, host_bits
 
 
+@lru_cache(maxsize=1024)  # as source_check
 def peer_check(requirement: PeerRequirement) -> PrincipalCheck:
     """The peer must be identified and meet `requirement`."""
     checks: list[_IdCheck] = []
@@ -140,6 +142,16 @@ def _service_account_check(names: frozenset[str]) -> _IdCheck:
 
 def token_check(requirement: TokenRequirement) -> PrincipalCheck:
     """There must be a token that meets `requirement`."""
+    # `true` and `1` are one key to Python and two values to JSON, so conditions on claims are not shared
+    return _compiled_token_check(requirement) if requirement.claims else _shared_token_check(requirement)
+
+
+@lru_cache(maxsize=1024)  # as source_check
+def _shared_token_check(requirement: TokenRequirement) -> PrincipalCheck:
+    return _compiled_token_check(requirement)
+
+
+def _compiled_token_check(requirement: TokenRequirement) -> PrincipalCheck:
     checks: list[_TokenCheck] = []
     if requirement.issuers:
         checks.append(_issuer_check(frozenset(requirement.issuers)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ext_authz.policy.compiled import CompiledRule
 from ext_authz.policy.model import RouteMatch, RoutePolicy
+from ext_authz.policy.mutations import CompiledInjection
 from ext_authz.policy.route_table import RouteTable
 from ext_authz.policy.target_index import HostTable, TargetKey
 
@@ -64,9 +65,16 @@ def _destination(
 ) -> Destination:
     rules = [rule for policy in policies for rule in policy.rules]
     owned = frozenset[str]().union(*(rule.injection.owned_headers for rule in rules))
+    injections: dict[str, CompiledInjection] = {}
     by_host: dict[str | None, list[tuple[CompiledRule, tuple[RouteMatch, ...]]]] = {}
     for policy in policies:
-        compiled = [(CompiledRule(policy.name, rule, owned), rule.matches) for rule in policy.rules]
+        compiled = []
+        for rule in policy.rules:
+            # by its text: to Python `true` and `1` are equal; many rules inject the same
+            key = repr(rule.injection)
+            if key not in injections:
+                injections[key] = CompiledInjection(rule.injection, owned)
+            compiled.append((CompiledRule(policy.name, rule, injections[key]), rule.matches))
         for hostname in dict.fromkeys(policy.hostnames) or (None,):
             by_host.setdefault(hostname, []).extend(compiled)
     tables = {hostname: RouteTable(rows, case_sensitive=case_sensitive) for hostname, rows in by_host.items()}

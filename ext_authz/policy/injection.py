@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ext_authz.policy.header_name import check_removed_header, check_set_header
-from ext_authz.policy.template import Template
+from ext_authz.policy.template import parse_template
 from ext_authz.principal import JsonValue
 
 __all__ = ["Injection"]
 
+_EMPTY: Mapping[str, JsonValue] = MappingProxyType({})
 _QUERY_NAME = re.compile(r"[A-Za-z0-9._~-]+")  # RFC 3986 §2.3 unreserved: Envoy compares and writes names as they are
 
 
@@ -42,7 +43,7 @@ class Injection:
     def __post_init__(self) -> None:
         """Refuse names that are not ours to set, values that could not be sent, and what is both set and removed."""
         for name in ("request_headers", "response_headers", "dynamic_metadata", "set_query_parameters"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
         for name in self.response_headers:
             check_set_header(name)
         for name in self.remove_request_headers:
@@ -77,8 +78,12 @@ class Injection:
             *self.set_query_parameters.values(),
             *_texts(self.dynamic_metadata),
         ]
-        found = {reference for text in texts for reference in Template(text).references}
+        found = {reference for text in texts for reference in parse_template(text).references}
         return frozenset(found if self.client_certificate is None else {*found, "peer.certificate"})
+
+
+def _frozen(members: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    return MappingProxyType(dict(members)) if members else _EMPTY
 
 
 def _texts(value: JsonValue) -> Iterator[str]:

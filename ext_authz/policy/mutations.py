@@ -9,7 +9,7 @@ from ext_authz.errors import Reason, Refusal
 from ext_authz.policy.attributes import Context
 from ext_authz.policy.header_name import METHOD_OVERRIDE_HEADERS
 from ext_authz.policy.injection import Injection
-from ext_authz.policy.template import Render, Template, printable_json
+from ext_authz.policy.template import Render, parse_template, printable_json
 from ext_authz.principal import JsonValue
 
 __all__ = ["CompiledInjection"]
@@ -111,7 +111,7 @@ class CompiledInjection:
 
 
 def _renders(templates: Mapping[str, str]) -> tuple[tuple[str, Render], ...]:
-    return tuple((name, Template(text).compiled()) for name, text in templates.items())
+    return tuple((name, parse_template(text).render) for name, text in templates.items())
 
 
 def _rendered(renders: tuple[tuple[str, Render], ...], context: Context) -> Iterable[tuple[str, str]]:
@@ -127,9 +127,9 @@ def _dashed(name: str) -> str:
 
 def _render_json(value: JsonValue) -> _RenderJson:
     if isinstance(value, str):
-        template = Template(value)
+        template = parse_template(value)
         attribute = template.attribute
-        return template.compiled() if attribute is None else lambda context: printable_json(attribute(context))
+        return template.render if attribute is None else lambda context: printable_json(attribute(context))
     if isinstance(value, Mapping):
         members = {name: _render_json(member) for name, member in value.items()}
         return lambda context: {

@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeAlias
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.policy.attributes import Attribute, Context, find_attribute
 from ext_authz.principal import JsonValue
 
-__all__ = ["MAX_VALUE_LENGTH", "Render", "Template", "is_field_value", "printable_json"]
+__all__ = ["MAX_VALUE_LENGTH", "Render", "Template", "is_field_value", "parse_template", "printable_json"]
 
 MAX_VALUE_LENGTH = 8192
 """Characters of one value. Envoy limits all headers together to 60 KiB; a URL-encoded certificate is about 3,000."""
@@ -33,11 +34,16 @@ class Template:
     Attributes:
         text: as written.
         references: the attributes it names.
+        literal: the text when it is the same for every request, else None.
+        attribute: the attribute when the template is one single reference, else None.
+        render: gives the text; raises Refusal INJECTION_NOT_POSSIBLE for a value no header can carry.
     """
 
     text: str
     references: tuple[str, ...] = field(init=False)
-    _parts: tuple[str | Attribute, ...] = field(init=False, repr=False, compare=False)
+    literal: str | None = field(init=False, repr=False, compare=False)
+    attribute: Attribute | None = field(init=False, repr=False, compare=False)
+    render: Render = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse unknown attributes, stray `$`, and text that no header can carry (ValueError)."""
@@ -62,26 +68,24 @@ class Template:
         if not self.text or self.text.strip(" ") != self.text or len(self.text) > MAX_VALUE_LENGTH:
             raise ValueError(f"{self.text!r} is empty, too long, or begins or ends with a space; write visible text")
         object.__setattr__(self, "references", tuple(references))
-        object.__setattr__(self, "_parts", tuple(parts))
+        object.__setattr__(self, "literal", None if references else "".join(map(str, parts)))
+        object.__setattr__(self, "attribute", parts[0] if len(parts) == len(references) == 1 else None)
+        object.__setattr__(self, "render", _render(tuple(parts)))
 
-    @property
-    def literal(self) -> str | None:
-        """The text when it is the same for every request, else None."""
-        return None if self.references else "".join(part for part in self._parts if isinstance(part, str))
 
-    @property
-    def attribute(self) -> Attribute | None:
-        """The attribute when the template is one single reference, else None."""
-        part = self._parts[0] if len(self._parts) == 1 else None
-        return None if isinstance(part, str) else part
+@lru_cache(maxsize=4096)  # many rules of a policy share a few texts
+def parse_template(text: str) -> Template:
+    """`Template(text)`, once for each text."""
+    return Template(text)
 
-    def compiled(self) -> Render:
-        """The function that renders it; it raises Refusal INJECTION_NOT_POSSIBLE for a value no header can carry."""
-        literal = self.literal
-        if literal is not None:
-            return lambda _context: literal
-        attribute = self.attribute
-        return _render_one(attribute) if attribute is not None else _render_parts(self._parts)
+
+def _render(parts: tuple[str | Attribute, ...]) -> Render:
+    if len(parts) == 1 and not isinstance(parts[0], str):
+        return _render_one(parts[0])
+    if all(isinstance(part, str) for part in parts):
+        literal = "".join(map(str, parts))
+        return lambda _context: literal
+    return _render_parts(parts)
 
 
 def _render_one(attribute: Attribute) -> Render:

@@ -41,8 +41,8 @@ MATCHES = st.builds(
     RouteMatch,
     PATH_MATCHES,
     st.sampled_from([None, None, "GET", "POST"]),
-    HEADER_MATCHES.map(tuple),
-    QUERY_MATCHES.map(tuple),
+    st.one_of(st.just(()), st.just(()), HEADER_MATCHES.map(tuple)),
+    st.one_of(st.just(()), st.just(()), QUERY_MATCHES.map(tuple)),
 )
 REQUIREMENTS = st.lists(
     st.one_of(
@@ -69,7 +69,11 @@ TARGETS = st.sampled_from(
         Target(context_extensions={"k": "1"}),
     ]
 )
-HOSTNAMES = st.lists(st.sampled_from(["a.example", "*.example", "*.b.example"]), max_size=2, unique=True).map(tuple)
+HOSTNAMES = st.one_of(
+    st.just(()),
+    st.just(()),
+    st.lists(st.sampled_from(["a.example", "*.example", "*.b.example"]), max_size=2, unique=True).map(tuple),
+)
 
 
 @st.composite
@@ -79,7 +83,7 @@ def policies(draw: st.DrawFn) -> list[RoutePolicy]:
         rules = []
         for rule_number in range(draw(st.integers(1, 4))):
             needed = draw(REQUIREMENTS)
-            matches = tuple(draw(st.lists(MATCHES, min_size=1, max_size=2)))
+            matches = tuple(draw(st.lists(MATCHES, min_size=1, max_size=3)))
             rules.append(Rule(f"r{rule_number}", matches, needed, public=not needed))
         targets = tuple(draw(st.lists(TARGETS, max_size=2)))
         made.append(RoutePolicy(f"p{number}", tuple(rules), targets, draw(HOSTNAMES)))
@@ -89,7 +93,7 @@ def policies(draw: st.DrawFn) -> list[RoutePolicy]:
 REQUESTS = st.builds(
     facts,
     st.tuples(
-        st.lists(st.sampled_from([*SEGMENTS, "c"]), max_size=4).map(lambda parts: "/" + "/".join(parts)),
+        st.lists(st.sampled_from([*SEGMENTS, "c"]), max_size=3).map(lambda parts: "/" + "/".join(parts)),
         st.sampled_from(["", "?q=1", "?q=2&r=1"]),
     ).map("".join),
     method=st.sampled_from(["GET", "POST", "PUT"]),

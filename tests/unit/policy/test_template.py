@@ -60,7 +60,7 @@ def test_a_template_renders(text: str, value: str) -> None:
         "groups": ("a", "b"),
     }
     principals = Principals(peer(), token(scopes=("b", "a"), claims=claims))
-    assert Template(text).compiled()(context(principals, variables={"id": "42"})) == value
+    assert Template(text).render(context(principals, variables={"id": "42"})) == value
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_a_template_renders(text: str, value: str) -> None:
     ],
 )
 def test_a_template_with_an_absent_part_is_absent(text: str) -> None:
-    assert Template(text).compiled()(context(NOBODY)) is None
+    assert Template(text).render(context(NOBODY)) is None
     bare = Principals(
         peer(None, None, None), token(scopes=(), claims={"a": "x", "empty": "", "null": None}, subject="")
     )
-    assert Template(text).compiled()(context(bare)) is None
+    assert Template(text).render(context(bare)) is None
 
 
 def test_several_audiences_are_a_json_array() -> None:
     principals = Principals(None, token(audiences=("a", "b"), expires_at=1.5))
-    assert Template("${token.audience}").compiled()(context(principals)) == '["a","b"]'
-    assert Template("${token.exp}").compiled()(context(principals)) == "1.5"
+    assert Template("${token.audience}").render(context(principals)) == '["a","b"]'
+    assert Template("${token.exp}").render(context(principals)) == "1.5"
 
 
 def test_the_certificate_is_url_encoded_pem_as_envoy_writes_it() -> None:
-    text = Template("${peer.certificate}").compiled()(context())
+    text = Template("${peer.certificate}").render(context())
     assert text is not None
     assert re.fullmatch(r"[A-Za-z0-9%.-]+", text)
     lines = unquote(text).splitlines()
@@ -108,8 +108,8 @@ def test_the_certificate_is_url_encoded_pem_as_envoy_writes_it() -> None:
 def test_the_subject_of_a_certificate_that_nobody_verified_is_absent() -> None:
     stranger = peer(spiffe_id=None)
     assert stranger.trusted_by is TrustedBy.NOBODY
-    assert Template("${peer.subject}").compiled()(context(Principals(stranger, None))) is None
-    assert Template("${peer.thumbprint}").compiled()(context(Principals(stranger, None))) is not None
+    assert Template("${peer.subject}").render(context(Principals(stranger, None))) is None
+    assert Template("${peer.thumbprint}").render(context(Principals(stranger, None))) is not None
 
 
 @pytest.mark.parametrize(
@@ -148,19 +148,19 @@ def test_a_template_that_cannot_work_says_what_to_write(text: str, advice: str) 
 @pytest.mark.parametrize("text", ["${token.sub}", "user ${token.sub}"])
 def test_a_value_that_no_header_can_carry_is_refused(text: str, subject: str) -> None:
     with pytest.raises(Refusal) as refusal:
-        Template(text).compiled()(context(Principals(None, token(subject=subject))))
+        Template(text).render(context(Principals(None, token(subject=subject))))
     assert refusal.value.reason is Reason.INJECTION_NOT_POSSIBLE
 
 
 def test_a_space_is_refused_at_the_ends_and_carried_inside() -> None:
     principals = Principals(None, token(subject=" a"))
     with pytest.raises(Refusal):
-        Template("${token.sub}").compiled()(context(principals))
-    assert Template("user ${token.sub}").compiled()(context(principals)) == "user  a"
+        Template("${token.sub}").render(context(principals))
+    assert Template("user ${token.sub}").render(context(principals)) == "user  a"
 
 
 def test_letters_of_every_script_are_carried() -> None:
-    assert Template("${token.sub}").compiled()(context(Principals(None, token(subject="Åsa 日本")))) == "Åsa 日本"
+    assert Template("${token.sub}").render(context(Principals(None, token(subject="Åsa 日本")))) == "Åsa 日本"
 
 
 def test_a_template_knows_what_it_is() -> None:
@@ -188,4 +188,4 @@ def test_other_json_passes_as_it_is(value: JsonValue) -> None:
 def test_json_that_is_no_json_is_a_programming_error() -> None:
     claims: Mapping[str, JsonValue] = {"a": (object(),)}  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="object"):
-        Template("${token.claims.a}").compiled()(context(replace(EVERYONE, token=token(claims=claims))))
+        Template("${token.claims.a}").render(context(replace(EVERYONE, token=token(claims=claims))))
