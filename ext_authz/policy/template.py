@@ -107,9 +107,13 @@ def _render_parts(parts: tuple[str | Attribute, ...]) -> Render:
     attributes = tuple(part for part in parts if not isinstance(part, str))
 
     def render(context: Context) -> str | None:
-        texts = [_text(attribute(context)) for attribute in attributes]
-        if not all(texts):
-            return None
+        texts: list[str] = []
+        for attribute in attributes:
+            value = attribute(context)
+            text = value if type(value) is str else _text(value)
+            if not text:
+                return None
+            texts.append(text)
         joined = skeleton % tuple(texts)
         if not is_field_value(joined):
             raise _not_possible()
