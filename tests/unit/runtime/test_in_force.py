@@ -17,6 +17,7 @@ from support.server import document, route_policy, server_spec
 from support.tokens import AUDIENCE, ISSUER, jwks, signing_key
 
 from ext_authz.errors import ConfigurationError
+from ext_authz.need import KeysNeeded
 from ext_authz.runtime import assembly as assembly_module
 from ext_authz.runtime import reload as reload_module
 from ext_authz.runtime import server as server_module
@@ -187,6 +188,10 @@ def test_keys_that_arrive_make_a_new_snapshot(tmp_path: Path) -> None:
         assert setup.active.keys.ready
         assert set(setup.active.key_ages()) == {"corp"}
         assert setup.active.snapshot is setup.published[-1]
+        need = KeysNeeded("corp", "unknown")
+        assert not setup.active.may_fetch(need, time.time())  # so soon after the first fetch
+        await setup.active.fulfil(need, time.monotonic() + 1)
+        assert [snapshot.generation for snapshot in setup.published] == [1, 2]
 
     run(configure(tmp_path), scenario)
 
