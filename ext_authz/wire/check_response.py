@@ -44,6 +44,9 @@ _NOT_IN_FIELD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5:
 _QUERY_VALUE = re.compile(r"[!-\"$-%'-:<-~]*")
 _QUERY_NAME = re.compile(r"[!-\"$-%'-:<>-~]+")
 
+_LONGEST_REMEMBERED = 1024
+"""Characters of a header value that is kept encoded: longer ones are certificates, which cost little beside their size."""
+
 # A Status that is there and has code 0.
 _OK_STATUS = delimited(tag_of(CheckResponse, "status"), b"")
 _OK_RESPONSE = tag_of(CheckResponse, "ok_response")
@@ -125,10 +128,20 @@ def _rarer_mutations(mutations: Mutations) -> list[bytes]:
 
 def _header(field_tag: bytes, name: str, value: str) -> bytes:
     """One HeaderValueOption that overwrites."""
+    if len(value) <= _LONGEST_REMEMBERED:
+        return _remembered_header(field_tag, name, value)
+    return _written_header(field_tag, name, value)
+
+
+def _written_header(field_tag: bytes, name: str, value: str) -> bytes:
     if not value.isprintable() and _NOT_IN_FIELD_VALUE.search(value):
         raise ValueError("a header value has a control character")
     header = delimited(_HEADER, _key(name) + delimited(_VALUE, value.encode()))
     return delimited(field_tag, header + (_OVERWRITE if value else _OVERWRITE_WITH_EMPTY))
+
+
+# a caller's values come again with each of its requests; at most some 10 MB
+_remembered_header = lru_cache(maxsize=4096)(_written_header)
 
 
 # names are the operator's, so few; the bound is for the configuration that makes one up for each request
