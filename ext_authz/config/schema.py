@@ -64,3 +64,11 @@ class _Generator(GenerateJsonSchema):
         if schema.get("default", ...) is None:
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        made = super().dict_schema(schema)
+        if "patternProperties" in made:
+            # a key that does not match is wrong, not of any value
+            ((pattern, made["additionalProperties"]),) = made.pop("patternProperties").items()
+            made["propertyNames"] = {"pattern": pattern}
+        return made

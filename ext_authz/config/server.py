@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import assert_never
 
 from ext_authz.config.files import NamedFiles, check_roots
 from ext_authz.config.issuers import Issuers
@@ -176,3 +177,5 @@ def _certificate_source(source: WrittenSource) -> CertificateSource:
             return PemHeaderSource(source.header)
         case ClientCert():
             return ClientCertSource(source.header, source.chain_header)
+        case _:
+            assert_never(source)

@@ -166,7 +166,7 @@ def _words(model: type[Written], detail: ErrorDetails) -> tuple[str, str]:  # no
 
 def _quoted_words(text: str) -> tuple[str, ...]:
     """The words of pydantic's `'a', 'b' or 'c'`."""
-    return tuple(text.replace(" or ", ", ").replace("'", "").split(", "))
+    return tuple(text.replace(" or ", ", ").replace("'", "").replace("True", "true").split(", "))
 
 
 def _not_one_of(given: object, allowed: tuple[str, ...]) -> tuple[str, str]:

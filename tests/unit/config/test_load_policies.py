@@ -449,8 +449,9 @@ spec:
     assert [problem.split(": ")[0] for problem in problems(file, text)] == [
         "5:3",  # hostname
         "7:28",  # methd
-        "8:59",  # x
-        "8:62",  # y
+        "8:58",  # x
+        "8:61",  # y
+        "9:14",  # name taken
         "16:7",  # requires nothing
         "17:52",  # no such set
         "18:7",  # requires nothing
