@@ -1,5 +1,6 @@
 """The listener's certificate, key and client authorities: read, checked, and replaced while serving."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +62,15 @@ def read_tls(settings: TlsSettings) -> TlsMaterial:
 
 
 class ServerCertificates:
-    """What new connections are served with; connections that exist keep what they began with."""
+    """What new connections are served with; connections that exist keep what they began with.
+
+    Attributes:
+        on_replace: called after each replacement, by whoever replaces.
+    """
 
     def __init__(self, material: TlsMaterial) -> None:
         """Begin with `material`."""
+        self.on_replace: Callable[[], None] = lambda: None
         self._material = material
         self._replacement: TlsMaterial | None = None
 
@@ -84,6 +90,7 @@ class ServerCertificates:
         if material == self._material:
             return False
         self._material = self._replacement = material
+        self.on_replace()
         return True
 
     def credentials(self) -> grpc.ServerCredentials:
