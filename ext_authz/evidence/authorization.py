@@ -22,6 +22,7 @@ MAX_TOKEN_LENGTH = 16_384
 # b64token    = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 _SCHEME = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]++)(?:[ \t].*+)?", re.DOTALL)
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]++=*+")
+_B64TOKEN_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~+/-"
 # two header lines that were joined: a credential after a comma
 _SECOND_BEARER = re.compile(r".*,[ \t]*bearer[ \t].*", re.DOTALL | re.IGNORECASE)
 
@@ -67,6 +68,11 @@ def _token(value: str, scheme: str | None) -> str:
     if scheme is None:
         text = value
     else:
+        start = len(scheme) + 1
+        text = value[start:]
+        if value[:start].lower() == f"{scheme} " and text and text.isascii() and not _beyond_alphabet(text):
+            # the usual credential: two passes in C instead of two expressions over a kilobyte
+            return text
         presented = _SCHEME.fullmatch(value)
         if presented is None:
             raise Refusal(Reason.AUTHORIZATION_MALFORMED, "no authentication scheme")
@@ -74,7 +80,6 @@ def _token(value: str, scheme: str | None) -> str:
             if _SECOND_BEARER.fullmatch(value):
                 raise Refusal(Reason.MULTIPLE_CREDENTIALS, "two credentials in one header")
             raise Refusal(Reason.AUTHORIZATION_SCHEME_NOT_SUPPORTED, "another authentication scheme")
-        text = value[len(scheme) + 1 :]
         if value[len(scheme) : len(scheme) + 1] != " ":
             raise Refusal(Reason.AUTHORIZATION_MALFORMED, "not one space and a token after the scheme")
     if not _B64TOKEN.fullmatch(text):
@@ -82,6 +87,11 @@ def _token(value: str, scheme: str | None) -> str:
             raise Refusal(Reason.MULTIPLE_CREDENTIALS, "two credentials in one header")
         raise Refusal(Reason.AUTHORIZATION_MALFORMED, "not exactly one token in the alphabet of RFC 6750")
     return text
+
+
+def _beyond_alphabet(text: str) -> bytes:
+    """What is left of ASCII `text` without the characters a b64token may have anywhere."""
+    return text.encode("ascii").translate(None, _B64TOKEN_BYTES)
 
 
 def _has_token(query: str) -> bool:
