@@ -171,7 +171,7 @@ class WrittenInjection(Written):
     """For Envoy's access log and later filters (namespace `envoy.filters.http.ext_authz`)."""
 
     set_query_parameters: dict[QueryName, TemplateText] | None = Field(
-        default=None, examples=[{"tenant": "${token.tenant}"}]
+        default=None, examples=[{"tenant": "${token.claims.tenant}"}]
     )
     """Set for the upstream, over whatever the client sent; removed where the value is absent."""
 
