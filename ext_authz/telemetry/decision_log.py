@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import orjson
+
 from ext_authz.decision import Allow, Decision, Diagnostics
 from ext_authz.facts import RequestFacts
 from ext_authz.telemetry.line_sink import LineSink
@@ -23,7 +25,7 @@ _PATH_END = re.compile(r"[?#;]|%(?:25)*(?:3[fFbB]|23)")
 # three base64url segments of which the first is a JSON object: a JWT that someone put into a path or another field
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)+")
 
-# made once: `json.dumps` with these options makes an encoder for each call
+# for what is not printable ASCII already. Made once: `json.dumps` with these options makes an encoder for each call
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
 
 
@@ -32,6 +34,13 @@ def json_line(fields: dict[str, object]) -> str:
 
     Every other character is escaped, DEL included, which JSON itself would let through.
     """
+    try:
+        line = orjson.dumps(fields, default=str).decode()
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits
+        line = ""
+    # isprintable is false for DEL, and the usual line has no character beyond ASCII
+    if line and line.isascii() and line.isprintable():
+        return line
     return _encode(fields).replace("\x7f", "\\u007f")
 
 
