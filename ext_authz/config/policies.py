@@ -127,11 +127,11 @@ class _Builder:
                     "the rule is public and has requirements; remove `public: true`, or `require` and `use`"
                 )
         else:
-            use = defaults.use if rule.use is None else rule.use
+            use = _sets_used(defaults.use, rule.use)
             # a set that is wrong itself is reported where it is written
-            sets = [self._sets[name] for name in use or () if name in self._sets]
+            sets = [self._sets[name] for name in use if name in self._sets]
             requirements = resolve_requirements(terms, sets, own)
-            if not requirements and len(sets) < len(use or ()):
+            if not requirements and len(sets) < len(use):
                 requirements = (Requirement(peer=PeerRequirement()),)
             injection = _over(injection, defaults.inject)
         return Rule(
@@ -141,6 +141,13 @@ class _Builder:
             public=rule.public,
             injection=injection.build(),
         )
+
+
+def _sets_used(default: tuple[str, ...] | None, own: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Sets only ever add; an empty list of the rule's own drops the default ones."""
+    if own == ():
+        return ()
+    return tuple(dict.fromkeys((*(default or ()), *(own or ()))))
 
 
 def _over(own: WrittenInjection, default: WrittenInjection | None) -> WrittenInjection:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from ipaddress import ip_network
 from typing import TypeVar
@@ -189,6 +189,9 @@ def resolve_requirements(
 ) -> tuple[Requirement, ...]:
     """The requirements of one rule: its own terms over the defaults field by field, then every set it uses.
 
+    Within `peer` and `token` too: what the rule does not say (`issuers`, `scopes`, ...) stays as in the defaults, so that
+    saying more never lets more pass.
+
     Args:
         defaults: of the policy.
         sets: the named sets of the rule's `use`; each is an additional requirement.
@@ -247,4 +250,19 @@ def resolve_binding(requirements: tuple[Requirement, ...]) -> BindingRequirement
 
 def _resolved(own: _Term | NotRequired | None, default: _Term | NotRequired | None) -> _Term | None:
     term = default if own is None else own
-    return None if term is None or isinstance(term, NotRequired) else term
+    if term is None or isinstance(term, NotRequired):
+        return None
+    if isinstance(term, PeerRequirement | TokenRequirement) and isinstance(default, type(term)):
+        return _over(term, default)
+    return term
+
+
+def _over(own: _Term, default: _Term) -> _Term:
+    """`own` where it says something, `default` where it does not: a rule that adds a scope keeps the default issuers."""
+    unsaid = type(own)()
+    kept = {
+        field.name: getattr(default, field.name)
+        for field in fields(own)  # type: ignore[arg-type]  # both are one of the two requirement classes
+        if getattr(own, field.name) == getattr(unsaid, field.name)
+    }
+    return replace(own, **kept)  # type: ignore[type-var]  # as above

@@ -58,7 +58,7 @@ def verify_claims(claims: Mapping[str, JsonValue], issuer: Issuer) -> VerifiedTo
         if claims.get(issuer.client_id_claim if name == "client_id" else name) is None:
             raise Refusal(Reason.CLAIM_MISSING, "a claim that RFC 9068 or the issuer's terms require is missing")
     audiences = _audiences(claims)
-    if issuer.audiences.isdisjoint(audiences):
+    if not issuer.any_audience and issuer.audiences.isdisjoint(audiences):
         raise Refusal(Reason.AUDIENCE_MISMATCH, "the token is meant for another audience")
     token = VerifiedToken(
         issuer_name=issuer.name,

@@ -109,7 +109,7 @@ def test_a_rule_replaces_defaults_field_by_field(file: Path) -> None:
         "  rules: [{name: r, matches: [{}], require: {token: {issuers: [b]}}}]\n",
     )
     assert requirement.peer == PeerRequirement()
-    assert requirement.token == TokenRequirement(issuers=("b",))
+    assert requirement.token == TokenRequirement(issuers=("b",), clients=("c",))
     assert requirement.source_ips == ("10.0.0.0/8",)
     assert requirement.binding == BindingRequirement(BindingMode.WHEN_PRESENT)
 
@@ -147,7 +147,20 @@ def test_a_named_set_is_required_in_addition(file: Path, where: str) -> None:
     )
 
 
-def test_a_rule_may_use_other_sets_than_the_defaults(file: Path) -> None:
+def test_a_rules_own_sets_are_added_to_the_default_ones(file: Path) -> None:
+    (first, *rest) = rule(
+        file,
+        "  defaults: {use: [staff], peer: {}}\n  rules: [{name: r, matches: [{}], use: [near]}]\n---\n"
+        + SET
+        + "  token: {}\n---\n"
+        + SET.replace("staff", "near")
+        + "  source_ips: [10.0.0.0/8]\n",
+    )
+    assert first == Requirement(peer=PeerRequirement())
+    assert rest == [Requirement(token=TokenRequirement()), Requirement(source_ips=("10.0.0.0/8",))]
+
+
+def test_an_empty_list_drops_the_default_sets(file: Path) -> None:
     (requirement,) = rule(
         file,
         "  defaults: {use: [staff], peer: {}}\n  rules: [{name: r, matches: [{}], use: []}]\n---\n"

@@ -129,3 +129,19 @@ def test_requirements_that_can_be_met_are_values() -> None:
     )
     assert ScopeRequirement(all=("invoices.read",), any=("urn:a#b",)).all == ("invoices.read",)
     assert Requirement(source_ips=("10.0.0.0/8", "2001:db8::1")) != Requirement()
+
+
+def test_a_rule_that_says_more_of_a_token_or_peer_keeps_what_the_defaults_say() -> None:
+    defaults = RequirementTerms(
+        peer=PeerRequirement(trust_domains=("cluster.local",)),
+        token=TokenRequirement(issuers=("corp",), scopes=ScopeRequirement(all=("api",))),
+    )
+    own = RequirementTerms(
+        peer=PeerRequirement(namespaces=("billing",)), token=TokenRequirement(scopes=ScopeRequirement(all=("admin",)))
+    )
+    assert resolve_requirements(defaults, (), own) == (
+        Requirement(
+            peer=PeerRequirement(trust_domains=("cluster.local",), namespaces=("billing",)),
+            token=TokenRequirement(issuers=("corp",), scopes=ScopeRequirement(all=("admin",))),
+        ),
+    )

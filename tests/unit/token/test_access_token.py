@@ -422,6 +422,15 @@ def test_a_token_for_us_among_others_is_for_us(aud: object) -> None:
     assert AUDIENCE in verified(access_token(aud=aud)).audiences
 
 
+def test_an_issuer_may_be_configured_to_have_any_audience_accepted() -> None:
+    accepting = IssuerDirectory(
+        [issuer(any_audience=True, audiences=frozenset())], {"corp": KeySet.from_json(jwks(signing_key()))}
+    )
+    token = verify_access_token(access_token(aud=OTHER), accepting, NOW)
+    assert isinstance(token, VerifiedToken)
+    assert token.audiences == (OTHER,)
+
+
 @pytest.mark.parametrize("aud", [OTHER, [OTHER], AUDIENCE + "/", AUDIENCE.upper(), [AUDIENCE + " "], "api.example"])
 def test_a_token_for_others_is_refused(aud: object) -> None:
     assert refusal_of(access_token(aud=aud)) is Reason.AUDIENCE_MISMATCH
