@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import httpx
-from support.pki import Leaf
-
 from e2e.upstream import Seen
+from support.pki import Leaf
 
 __all__ = ["Header", "Reply", "connect", "head_of", "over_http1", "over_http2", "read_reply", "tls_context"]
 
@@ -109,6 +108,7 @@ def over_http1(
     port: int,
     context: ssl.SSLContext | None,
     server_name: str,
+    *,
     method: str,
     target: str,
     headers: Sequence[Header],
@@ -125,6 +125,7 @@ def over_http2(
     port: int,
     context: ssl.SSLContext | None,
     server_name: str,
+    *,
     method: str,
     target: str,
     headers: Sequence[Header],

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from e2e.upstream import Upstream
 from support.pki import Leaf, authority, ec_key, self_signed
 from support.server import ServerProcess, document, server_spec
 from support.tokens import AUDIENCE, ISSUER, access_token, cnf_for, jwks, signing_key
 
-from e2e.upstream import Upstream
 from ext_authz.demo.key_pair import KeyPair
 from ext_authz.demo.ports import choose_ports
 from ext_authz.demo.proxy import ProxyCluster, UpstreamTls

@@ -14,6 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from e2e import client
+from e2e.client import Header, Reply
+from e2e.services import GATEWAY, HOST, ROOT, Services
+from e2e.upstream import Seen
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 from envoy_data_plane.envoy.config.core.v3 import SubstitutionFormatString
@@ -33,10 +37,6 @@ from envoy_data_plane.google.protobuf import Struct
 from support.pki import Leaf
 from support.server import Json, ServerProcess
 
-from e2e import client
-from e2e.client import Header, Reply
-from e2e.services import GATEWAY, HOST, ROOT, Services
-from e2e.upstream import Seen
 from ext_authz.demo.bootstrap import bootstrap
 from ext_authz.demo.envoy import EnvoyProcess
 from ext_authz.demo.key_pair import KeyPair
@@ -140,6 +140,7 @@ class _Sidecar:
             replace(append, name="append-raw", check=replace(checked, encode_raw_headers=True)),
             sanitize,
             replace(sanitize, name="sanitize-raw", check=replace(checked, encode_raw_headers=True)),
+            replace(append, name="unvalidated", check=replace(checked, validate_mutations=False)),
             replace(sanitize, name="no-certificate", check=replace(checked, include_peer_certificate=False)),
             replace(sanitize, name="normalized"),
             replace(sanitize, name="upgrades"),
@@ -304,7 +305,15 @@ class Stack:
         context = None if listener in PLAIN_TEXT else self.context(leaf, http2=http2)
         bearer: list[Header] = [] if token is None else [("authorization", f"Bearer {token}")]
         send = client.over_http2 if http2 else client.over_http1
-        return send(port, context, server_name, method, target, [("host", host), *bearer, *headers], body)
+        return send(
+            port,
+            context,
+            server_name,
+            method=method,
+            target=target,
+            headers=[("host", host), *bearer, *headers],
+            body=body,
+        )
 
     @staticmethod
     def below(prefix: str) -> str:
@@ -359,7 +368,7 @@ class Stack:
         if self.front is not None:
             parts.append(f"Envoy {self.version} as gateway:\n{self.front.process.log_tail()}")
         for name, server in self.services.started.items():
-            lines = "\n".join(server.lines[-8:])
+            lines = "\n".join(server.lines[-4:])
             parts.append(f"ext-authz `{name}`:\n{lines}\n{server.stderr}")
         return "\n\n".join(parts)
 

@@ -3,8 +3,6 @@
 import ssl
 
 import pytest
-from support.pki import Leaf, ec_key, self_signed, xfcc
-
 from e2e.services import (
     APP,
     BILLING,
@@ -20,6 +18,7 @@ from e2e.services import (
     token_for,
 )
 from e2e.stack import Stack
+from support.pki import Leaf, ec_key, self_signed, xfcc
 
 pytestmark = [pytest.mark.envoy]
 
