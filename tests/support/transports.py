@@ -1,0 +1,191 @@
+"""Both transports, each on an event loop of its own, with a service that does what a test needs.
+
+with running(kind) as server, grpc.insecure_channel(server.address) as channel:
+    assert call(channel, b"x") == b"x"
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import pytest
+import uvloop
+
+from ext_authz.config.settings import ListenerSettings
+from ext_authz.runtime.grpc_transport import GrpcTransport
+from ext_authz.runtime.h2_transport import H2Transport
+from ext_authz.runtime.health import Health
+from ext_authz.runtime.tls import ServerCertificates
+from ext_authz.runtime.transport import CHECK_METHOD, Transport
+
+__all__ = [
+    "HEALTH_CHECK",
+    "HEALTH_WATCH",
+    "KINDS",
+    "Kind",
+    "Running",
+    "Service",
+    "call",
+    "code_of",
+    "running",
+    "secure_channel",
+]
+
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A transport and the event loop it runs on."""
+
+    name: str
+    transport: Callable[..., Transport]
+    new_loop: Callable[[], asyncio.AbstractEventLoop]
+
+    @property
+    def is_h2(self) -> bool:
+        """Whether the native HTTP/2 server is behind it."""
+        return self.transport is H2Transport
+
+
+KINDS = [
+    pytest.param(Kind("grpcio", GrpcTransport, asyncio.new_event_loop), id="grpcio"),
+    pytest.param(Kind("h2", H2Transport, uvloop.new_event_loop), id="h2"),
+    pytest.param(Kind("h2-asyncio", H2Transport, asyncio.new_event_loop), id="h2-asyncio"),
+]
+
+
+class LoopThread:
+    """An event loop in a thread, so that tests can be plain functions and never share a loop with a server."""
+
+    def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self.loop = new_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Service:
+    """Echoes. `wait:<seconds>` waits first, `hold` until `release` or cancellation; `large:<n>` answers `n` bytes.
+
+    Attributes:
+        deadlines: of each call, in order.
+        held: calls that are held now.
+        most_held: the most there ever were.
+        cancelled: calls that were cancelled while they waited.
+    """
+
+    def __init__(self) -> None:
+        self.deadlines: list[float | None] = []
+        self.held = 0
+        self.most_held = 0
+        self.cancelled = 0
+        self._released = asyncio.Event()
+
+    def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
+        self.deadlines.append(deadline)
+        if request.startswith(b"wait:"):
+            return self._wait(asyncio.sleep(float(request[5:])), request)
+        if request.startswith(b"hold"):
+            return self._wait(self._released.wait(), request)
+        if request.startswith(b"large:"):
+            return bytes(int(request[6:]))
+        return request
+
+    async def _wait(self, until: Awaitable[object], request: bytes) -> bytes:
+        self.held += 1
+        self.most_held = max(self.held, self.most_held)
+        try:
+            await until
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.held -= 1
+        return request
+
+    def release(self) -> None:
+        self._released.set()
+
+
+class Running:
+    """A transport that serves."""
+
+    def __init__(self, kind: Kind, listener: ListenerSettings, certificates: ServerCertificates | None) -> None:
+        self.kind = kind
+        self.thread = LoopThread(kind.new_loop)
+
+        async def start() -> tuple[Service, Health, Transport, str]:
+            service, health = Service(), Health()
+            transport = kind.transport(listener, service.check, health, certificates)
+            return service, health, transport, await transport.start()
+
+        try:
+            self.service, self.health, self.transport, self.address = self.thread.run(start())
+        except BaseException:
+            self.thread.close()
+            raise
+
+    @property
+    def target(self) -> tuple[str, int]:
+        """Of a TCP address."""
+        host, _, port = self.address.rpartition(":")
+        return host, int(port)
+
+    def drain(self, seconds: float = 0.0) -> None:
+        self.thread.run(self.transport.drain(seconds))
+
+    def soon(self, action: Callable[..., object], *arguments: object) -> None:
+        """Do something on the server's loop."""
+        self.thread.loop.call_soon_threadsafe(action, *arguments)
+
+
+@contextmanager
+def running(kind: Kind, certificates: ServerCertificates | None = None, **listener: Any) -> Iterator[Running]:
+    """A transport with `ListenerSettings(**listener)` on a free port, drained at the end."""
+    settings = ListenerSettings(**{"address": "127.0.0.1:0", "drain_seconds": 2.0, **listener})
+    server = Running(kind, settings, certificates)
+    try:
+        yield server
+    finally:
+        server.drain()
+        server.thread.close()
+
+
+def call(channel: grpc.Channel, request: bytes, method: str = CHECK_METHOD, timeout: float | None = 10.0) -> bytes:
+    """One unary call."""
+    response = channel.unary_unary(method, None, None)(request, timeout=timeout)
+    assert isinstance(response, bytes)
+    return response
+
+
+def code_of(action: Callable[[], object]) -> grpc.StatusCode:
+    """The status that `action` fails with."""
+    with pytest.raises(grpc.RpcError) as error:
+        action()
+    code = error.value.code()
+    assert isinstance(code, grpc.StatusCode)
+    return code
+
+
+def secure_channel(address: str, root: bytes, **client: bytes) -> grpc.Channel:
+    """To `server.test` at `address`, with a connection of its own."""
+    return grpc.secure_channel(
+        address,
+        grpc.ssl_channel_credentials(root, client.get("key"), client.get("chain")),
+        options=(("grpc.ssl_target_name_override", "server.test"), ("grpc.use_local_subchannel_pool", 1)),
+    )
