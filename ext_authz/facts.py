@@ -29,9 +29,13 @@ class Headers:
     `merged` (CheckRequest `http.headers`): one value per name; Envoy has already joined duplicates with `,` and
     replaced non-UTF-8 bytes by `!`. `raw` (`http.header_map`, under `encode_raw_headers: true`): every header as it
     came. Pseudo headers (`:path` and the like) are left out: their values are fields of `RequestFacts`.
+
+    Attributes:
+        is_raw: which of the two forms.
+        has_underscores: whether any name has a `_`, which some upstreams read as `-`.
     """
 
-    __slots__ = ("_undecodable", "_values", "is_raw")
+    __slots__ = ("_undecodable", "_values", "has_underscores", "is_raw")
 
     def __init__(
         self,
@@ -39,16 +43,23 @@ class Headers:
         *,
         is_raw: bool,
         undecodable: frozenset[str] = frozenset(),
+        names: str | None = None,
     ) -> None:
         """Use `merged` or `raw` instead."""
+        self.has_underscores = "_" in ("".join(values) if names is None else names)
         self._values: Mapping[str, tuple[str, ...] | str] = values
         self.is_raw = is_raw
         self._undecodable = undecodable
 
     @classmethod
-    def merged(cls, values: Mapping[str, str]) -> "Headers":
-        """Headers in which Envoy has joined duplicates; names must be lowercase already."""
-        return cls(values, is_raw=False)
+    def merged(cls, values: Mapping[str, str], names: str | None = None) -> "Headers":
+        """Headers in which Envoy has joined duplicates; names must be lowercase already.
+
+        Args:
+            values: by name.
+            names: all names in one text, for a caller that has it.
+        """
+        return cls(values, is_raw=False, names=names)
 
     @classmethod
     def raw(cls, pairs: Iterable[tuple[str, bytes]]) -> "Headers":

@@ -67,9 +67,9 @@ class CompiledInjection:
                 removed = (*removed, name)
             else:
                 headers.append((name, text))
-        names = context.facts.headers.names()
-        if "_" in "".join(names):
-            removed += self._spelled_otherwise(names, removed)
+        seen = context.facts.headers
+        if seen.has_underscores:
+            removed += self._spelled_otherwise(seen.names(), removed)
         response = tuple(_rendered(self._response, context)) if self._response else ()
         if self._changes_query:
             return Mutations(tuple(headers), removed, response, *self._query_changes(context))

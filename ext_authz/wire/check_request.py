@@ -109,7 +109,8 @@ def _merged_headers(values: dict[str, str], pseudo: _Pseudo, size: int) -> Heade
         raise _contradiction()
     pop(_PROTOCOL, None)
     # one pass over all names together: what is left after deleting every allowed byte is not allowed
-    if "" in values or "".join(values).encode().translate(None, _LOWERCASE_TOKEN):
+    names = "".join(values)
+    if "" in values or names.encode().translate(None, _LOWERCASE_TOKEN):
         values = _lowercase(values)
     # RFC 9113 §8.3.1: a `host` field that differs from `:authority` makes the request malformed
     if values.get("host", host) != host:
@@ -119,7 +120,7 @@ def _merged_headers(values: dict[str, str], pseudo: _Pseudo, size: int) -> Heade
         for value in values.values():
             if len(value.encode()) > MAX_HEADER_VALUE_BYTES:
                 raise _too_long()
-    return Headers.merged(values)
+    return Headers.merged(values, names)
 
 
 def _lowercase(values: dict[str, str]) -> dict[str, str]:
