@@ -142,6 +142,8 @@ def over_http2(
             content=body or None,
             extensions=extensions,
         )
+        # the constructor writes it in capitals
+        request.method = method
         response = client.send(request)
         assert response.http_version == "HTTP/2"
         pairs = tuple((name.decode().lower(), value.decode("latin-1")) for name, value in response.headers.raw)

@@ -31,6 +31,8 @@ ROOT = authority("cluster.local")
 STRANGERS = authority("stranger.example")
 SERVER = ROOT.svid(BILLING, key=ec_key("server"), dns_sans=[HOST, TENANT_HOST])
 FRONT = ROOT.svid(GATEWAY, key=ec_key("front"), dns_sans=[HOST])
+# a gateway's certificate is for browsers: it has no SPIFFE ID
+GATEWAY_SERVER = ROOT.leaf(key=ec_key("gateway server"), dns_sans=[HOST])
 CALLER = ROOT.svid(WEBSITE, key=ec_key("caller"), dns_sans=["website.applications.svc"], subject="website")
 THIEF = ROOT.svid("spiffe://cluster.local/ns/applications/sa/thief", key=ec_key("thief"))
 APP = self_signed(key=ec_key("app"), subject="an app")
@@ -40,6 +42,8 @@ _CHECK_SERVER = ROOT.svid(
     "spiffe://cluster.local/ns/auth/sa/ext-authz", key=ec_key("check"), dns_sans=["ext-authz.test"]
 )
 _CHECK_CLIENT = ROOT.svid("spiffe://cluster.local/ns/billing/sa/envoy", key=ec_key("check client"))
+
+ISTIO_CLUSTER = "outbound|9000||ext-authz.auth.svc.cluster.local"
 
 SMALL_MESSAGE_BYTES = 16_384
 """The largest CheckRequest that the `two-hops` server takes."""
@@ -88,6 +92,8 @@ def _policies() -> list[str]:
         document("RoutePolicy", "billing", {"targets": [{"destination_principal": BILLING}], "rules": rules}),
         document("RoutePolicy", "plain", {"targets": [{"context_extensions": {"listener": "plain"}}], "rules": rules}),
         document("RoutePolicy", "tenant", tenant),
+        # counts where no policy names the destination: at the gateway
+        document("RoutePolicy", "gateway", {"hostnames": [HOST], "rules": rules}),
     ]
 
 
@@ -110,10 +116,11 @@ class Services:
         self.directory = directory
         self._stack = contextlib.ExitStack()
         self.upstream = self._stack.enter_context(Upstream())
-        self._tls_port = choose_ports(1)[0]
+        self._tls_port, self._tcp_port = choose_ports(2)
         self.started: dict[str, ServerProcess] = {}
         self.root_file = self._write("root.pem", ROOT.pem)
         self.front_pair = self.key_pair("front", FRONT)
+        self.gateway_pair = self.key_pair("gateway", GATEWAY_SERVER)
         self.server_pair = self.key_pair("server", SERVER)
 
     def close(self) -> None:
@@ -133,12 +140,21 @@ class Services:
             ProxyCluster("upstream", self.upstream.address),
             ProxyCluster("checked", f"unix:{self._socket('checked')}", http2=True),
             ProxyCluster("mesh", f"unix:{self._socket('mesh')}", http2=True),
-            ProxyCluster("two-hops", f"unix:{self._socket('two-hops')}", http2=True),
+            ProxyCluster("two-hops", f"127.0.0.1:{self._tcp_port}", http2=True),
             ProxyCluster("forwarded", address, http2=True, tls=tls),
+            # for servers that come and go
+            ProxyCluster("failing", f"unix:{self.failing_socket}", http2=True),
+            # as istiod names it
+            ProxyCluster(ISTIO_CLUSTER, f"unix:{self._socket('mesh')}", http2=True),
             # wrong ways to reach the server that asks for a certificate
             ProxyCluster("forwarded-anonymous", address, http2=True, tls=UpstreamTls(self.root_file)),
             ProxyCluster("forwarded-plain", address, http2=True),
         )
+
+    @property
+    def failing_socket(self) -> Path:
+        """Where the cluster `failing` looks for a server; nobody listens unless a test does."""
+        return self._socket("failing")
 
     @cached_property
     def checked(self) -> ServerProcess:
@@ -172,7 +188,7 @@ class Services:
         """Reads the XFCC element before the last, which the gateway wrote; takes small messages only."""
         sources = [{"type": "xfcc", "trusted_hops": 2, "by": [GATEWAY]}]
         evidence = {"certificate_sources": sources, "chain_verified_by": "proxy"}
-        listener = {"address": f"unix:{self._socket('two-hops')}", "maximum_message_bytes": SMALL_MESSAGE_BYTES}
+        listener = {"address": f"127.0.0.1:{self._tcp_port}", "maximum_message_bytes": SMALL_MESSAGE_BYTES}
         return self._serve("two-hops", listener, evidence)
 
     def prepare(

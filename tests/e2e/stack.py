@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from e2e import client
+from e2e import client, istio
 from e2e.client import Header, Reply
 from e2e.services import GATEWAY, HOST, ROOT, Services
 from e2e.upstream import Seen
@@ -152,6 +152,12 @@ class _Sidecar:
             sni,
             replace(sni, name="no-sni", check=replace(checked, include_tls_session=False)),
             # ways in which Check fails
+            replace(
+                two_hops,
+                name="two-hops-allowing",
+                check=replace(only_xfcc, cluster="two-hops", failure_mode_allow=True),
+            ),
+            replace(sanitize, name="failing", check=replace(checked, cluster="failing", timeout=0.5)),
             replace(always_forward, name="wrong-tls", check=CheckFilter("forwarded-plain")),
             replace(always_forward, name="no-client-certificate", check=CheckFilter("forwarded-anonymous")),
         )
@@ -191,8 +197,14 @@ def _only_the_gateway(context: DownstreamTlsContext) -> None:
 
 def sidecar_bootstrap(services: Services) -> Bootstrap:
     """The first Envoy."""
-    listeners = _Sidecar(services.server_pair, services.front_pair, services.root_file).listeners()
+    plain = _Sidecar(services.server_pair, services.front_pair, services.root_file).listeners()
+    generated = istio.listeners(services.server_pair, services.gateway_pair, services.root_file)
+    listeners = (*plain, *generated)
     config = bootstrap(listeners, services.clusters())
+    for listener in generated:
+        edit_manager(config, listener.name, istio.as_istiod_writes_the_manager)
+        if listener.name != "istio-gateway":
+            edit_tls(config, listener.name, lambda context: istio.as_istiod_validates(context, services.root_file))
     for listener in listeners:
         edit_manager(config, listener.name, _logged_metadata)
     edit_manager(config, "normalized", _normalizing)

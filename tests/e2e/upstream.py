@@ -60,6 +60,8 @@ class _Handler(socketserver.StreamRequestHandler):
         pairs = [line.decode("latin-1").rstrip("\r\n").partition(":") for line in lines[1:]]
         headers = tuple((name, value.strip(" ")) for name, _, value in pairs)
         head = Seen(method, target, headers)
+        if "100-continue" in head.all("expect"):
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         seen = Seen(method, target, headers, self._read_body(head))
         self.server.requests.append(seen)
         if "websocket" in head.all("upgrade"):
