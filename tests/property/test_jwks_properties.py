@@ -35,7 +35,12 @@ def test_any_bytes_are_a_key_set_or_refused(data: bytes) -> None:
 
 @given(st.lists(changed_key() | st.dictionaries(NAMES, MEMBERS | VALUES) | VALUES, max_size=6))
 def test_every_member_is_a_usable_key_or_recorded_as_refused(members: list[Any]) -> None:
-    key_set = KeySet.from_json(json_bytes({"keys": members}))
+    try:
+        key_set = KeySet.from_json(json_bytes({"keys": members}))
+    except Refusal as refusal:
+        # the document as a whole: a number that is too long, a nesting that is too deep
+        assert refusal.reason is Reason.SIGNING_KEYS_UNAVAILABLE  # noqa: PT017 - a value is as right
+        return
     assert len(key_set.keys) + len(key_set.refused) == len(members)
     refused = {entry.position for entry in key_set.refused}
     for position, member in enumerate(members):

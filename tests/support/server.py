@@ -6,6 +6,7 @@
 The configuration is written as JSON, which is YAML. Ports are chosen by the kernel and read from the log.
 """
 
+import atexit
 import contextlib
 import http.client
 import json
@@ -113,6 +114,8 @@ class ServerProcess:
                 stderr=errors,
                 env=environment,
             )
+        # a test that fails half-way leaves no server behind
+        atexit.register(self._process.kill)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.wait_for(lambda: self.events("listening"), "listening")

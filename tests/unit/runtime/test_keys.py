@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime as dt
 import ipaddress
 import ssl
 import threading
@@ -15,9 +14,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from support.pki import authority
 from support.tokens import NOW, access_token, issuer, json_bytes, jwks, signing_key
 
 from ext_authz.config.settings import KeyFetchSettings
@@ -487,34 +484,11 @@ def test_proxies_and_credentials_of_the_environment_are_not_used(
 
 def certificate(tmp_path: Path, name: str) -> tuple[Path, ssl.SSLContext]:
     """A self-made root's file and a server context with a certificate for 127.0.0.1 under it."""
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
-    end = start + dt.timedelta(days=1)
-    root_key = ec.generate_private_key(ec.SECP256R1())
-    root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    root = (
-        x509.CertificateBuilder(root_name, root_name, root_key.public_key(), x509.random_serial_number(), start, end)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(root_key, hashes.SHA256())
-    )
-    key = ec.generate_private_key(ec.SECP256R1())
-    leaf = (
-        x509.CertificateBuilder(
-            root_name,
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "keys")]),
-            key.public_key(),
-            x509.random_serial_number(),
-            start,
-            end,
-        )
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(root_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
+    root = authority(name)
+    leaf = root.leaf(other_sans=[x509.IPAddress(ipaddress.ip_address("127.0.0.1"))], subject="keys")
     ca_file, leaf_file = tmp_path / f"{name}.pem", tmp_path / f"{name}-server.pem"
-    ca_file.write_bytes(root.public_bytes(pem))
-    leaf_file.write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()) + leaf.public_bytes(pem)
-    )
+    ca_file.write_bytes(root.pem)
+    leaf_file.write_bytes(leaf.key_pem + leaf.pem)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(leaf_file)
     return ca_file, context
