@@ -4,6 +4,7 @@ Listeners are named after what they do. The gateway (`front`) is an Envoy of the
 everything on to a listener of the first, so that two proxies in a row are two processes.
 """
 
+import datetime as dt
 import ssl
 import time
 import urllib.parse
@@ -167,13 +168,15 @@ class _Sidecar:
         return DownstreamTls(self.server, ClientCertificates(self.ca_file, verification, required=required))
 
 
-def _logged_metadata(manager: HttpConnectionManager) -> None:
+def _as_tests_need(manager: HttpConnectionManager) -> None:
     line = {
         "target": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
         "metadata": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%",
         "metadata_subject": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:subject)%",
     }
     log = StdoutAccessLog(log_format=SubstitutionFormatString(json_format=Struct.from_dict(line)))
+    # the connection of a malformed request is closed at once, not after a second
+    manager.delayed_close_timeout = dt.timedelta(milliseconds=50)
     manager.access_log.append(AccessLog(name="envoy.access_loggers.stdout", typed_config=Packed.pack(log)))
 
 
@@ -206,7 +209,7 @@ def sidecar_bootstrap(services: Services) -> Bootstrap:
         if listener.name != "istio-gateway":
             edit_tls(config, listener.name, lambda context: istio.as_istiod_validates(context, services.root_file))
     for listener in listeners:
-        edit_manager(config, listener.name, _logged_metadata)
+        edit_manager(config, listener.name, _as_tests_need)
     edit_manager(config, "normalized", _normalizing)
     edit_manager(config, "upgrades", _upgrading)
     # whoever else gets in could write any XFCC
