@@ -152,6 +152,7 @@ def test_a_connection_that_the_proxy_must_verify_is_refused_by_it(stack: Stack) 
             stack.send("hash-only", "/workloads/x", leaf=leaf)
 
 
+@pytest.mark.slow
 def test_an_element_that_the_gateway_wrote_counts_where_it_is_only_forwarded(
     stack: Stack, services: Services, http2: bool
 ) -> None:
@@ -176,6 +177,7 @@ def test_nobody_but_the_gateway_reaches_a_listener_that_only_forwards(stack: Sta
         stack.send("forward-only", "/workloads/x", leaf=THIEF, headers=headers)
 
 
+@pytest.mark.slow
 def test_two_hops_count_the_element_of_the_gateway(stack: Stack, services: Services, http2: bool) -> None:
     assert services.two_hops
     stack.with_front()
@@ -193,6 +195,7 @@ def test_two_hops_count_the_element_of_the_gateway(stack: Stack, services: Servi
         assert not stack.arrived(stolen)
 
 
+@pytest.mark.slow
 def test_two_hops_are_two_proxies_and_not_a_client_that_writes_the_first(stack: Stack, services: Services) -> None:
     assert services.two_hops
     path = stack.below("/workloads")
@@ -205,6 +208,7 @@ def test_two_hops_are_two_proxies_and_not_a_client_that_writes_the_first(stack: 
     assert stack.decision(services.two_hops, path)["reason"] == "xfcc_by_mismatch"
 
 
+@pytest.mark.slow
 def test_a_listener_that_always_forwards_hands_on_what_a_client_wrote(stack: Stack, services: Services) -> None:
     assert services.forwarded
     path = stack.below("/workloads")

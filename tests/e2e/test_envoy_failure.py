@@ -37,6 +37,7 @@ def test_a_server_that_never_answers_is_a_denial(stack: Stack, services: Service
     assert not stack.arrived(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", ["wrong-tls", "no-client-certificate"])
 def test_a_server_that_asks_for_a_certificate_answers_no_envoy_without(
     stack: Stack, services: Services, listener: str
@@ -51,6 +52,7 @@ def test_a_server_that_asks_for_a_certificate_answers_no_envoy_without(
     assert not [record for record in services.forwarded.decisions() if path in record["path"]]
 
 
+@pytest.mark.slow
 def test_what_we_cannot_read_is_denied_even_where_failures_are_let_through(stack: Stack, services: Services) -> None:
     assert services.two_hops
     path = stack.below("/public")

@@ -195,6 +195,7 @@ def test_a_request_as_large_as_envoy_takes_is_decided(stack: Stack, listener: st
     assert not stack.arrived(path)
 
 
+@pytest.mark.slow
 def test_a_check_request_beyond_the_limit_is_denied_by_us_and_is_no_failed_check(
     stack: Stack, services: Services
 ) -> None:
