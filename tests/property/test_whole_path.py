@@ -280,3 +280,33 @@ def test_every_caller_with_every_callers_token_gets_its_own_answer() -> None:
                 after=0.0,
             )
         )
+
+
+def test_every_fault_of_a_token_denies_however_it_is_presented_and_whatever_was_cached() -> None:
+    faults = (
+        Token("website"),
+        Token("website", scope="orders.read:all"),
+        Token("website", audience="https://api.example/"),
+        Token("website", forged=True),
+        Token("website", type="jwt"),
+    )
+    # the clock goes forth and back: what was right before its time is wrong after it, and right again
+    for place, token, after, raw in product(
+        ("orders", "self", "flexible"), faults, (0.0, -90.0, -90.5, 329.5, 330.0, 0.0), (False, True)
+    ):
+        for presented in ("Bearer T", "bearer T", "Bearer  T", "Basic T", "Bearer T,Bearer T"):
+            check(
+                Attempt(
+                    method="GET",
+                    segments=(place,),
+                    query="",
+                    host="api.example.com",
+                    destination=BILLING,
+                    certificate="website",
+                    xfcc=(),
+                    token=token,
+                    presented=presented,
+                    raw=raw,
+                    after=after,
+                )
+            )
