@@ -1,22 +1,23 @@
-"""Check and Health over `h2corn`, an HTTP/2 server with a native core.
+"""Check and Health over our own HTTP/2 (`h2_connection`) on the event loop, best with uvloop.
 
-A certificate is fixed for as long as one of its servers runs. So the listening sockets are ours, a renewed certificate
-starts another server on them, and the one before is drained: it tells its clients to reconnect and finishes their calls.
+The listening sockets are kept beside the servers on them: new certificates begin to be served by a second server on the
+same socket, and the first stops to accept. Connections that exist go on.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import ssl
 import tempfile
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
-from h2corn import Config, RequestPolicy, Server
-
 from ext_authz.config.settings import ListenerSettings
-from ext_authz.runtime.h2_application import GrpcApplication
+from ext_authz.errors import ConfigurationError
+from ext_authz.runtime.h2_calls import ServedCalls
+from ext_authz.runtime.h2_connection import Connection
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.listening import Listening
 from ext_authz.runtime.tls import ServerCertificates, TlsMaterial
@@ -25,55 +26,19 @@ from ext_authz.telemetry.server_log import exception_summary, log_event
 
 __all__ = ["H2Transport"]
 
-HEADER_LIST_BYTES = 65_536
-"""Envoy's own default for request headers is 60 KiB; what it sends here (its metadata, trace context) is far less."""
-
-HEADER_FIELDS = 1_000
-"""Envoy's default is 100 for the requests it takes; metadata that operators add (`initial_metadata`) comes on top."""
-
-STREAM_WINDOW_BYTES = 1_048_576
-"""One message of the default maximum goes without waiting for a window update."""
-
-CONNECTION_WINDOW_BYTES = 8_388_608
-"""Bounds what the native core holds of one connection's requests that are not read yet."""
-
 STALL_SECONDS = 30.0
 """How long a client may send nothing of a body it began, or take nothing of an answer, before its stream is reset."""
+
+SWEEP_SECONDS = 0.25
+"""How often streams are looked over for it, and for deadlines of requests that are not whole."""
+
+HANDSHAKE_SECONDS = 5.0
+"""For TLS; Envoy's own `connect_timeout` defaults to the same."""
 
 RELEASE_SECONDS = 1.0
 """After calls were cancelled: time for their answers to leave."""
 
 _logger = logging.getLogger(__name__)
-
-
-class _Generation:
-    """One `h2corn` server: all connections that were accepted with one certificate."""
-
-    def __init__(self, application: GrpcApplication, config: Config) -> None:
-        self._server = Server(application, config)
-        self._serving: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Accept connections. Raises whatever keeps the server from it."""
-        started = asyncio.ensure_future(self._server.wait_started())
-        self._serving = asyncio.create_task(self._server.serve())
-        await asyncio.wait((started, self._serving), return_when=asyncio.FIRST_COMPLETED)
-        if self._serving.done():
-            started.cancel()
-            await asyncio.gather(started, return_exceptions=True)
-            await self._serving
-        await started
-
-    async def drain(self, seconds: float | None) -> bool:
-        """GOAWAY, and wait for calls in flight to end; False when `seconds` were not enough."""
-        if self._serving is None:
-            return True
-        self._server.shutdown()
-        done, _ = await asyncio.wait((self._serving,), timeout=seconds)
-        for task in done:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log_event(_logger, logging.ERROR, "a server ended badly", detail=exception_summary(error))
-        return bool(done)
 
 
 class H2Transport:
@@ -98,29 +63,28 @@ class H2Transport:
         """
         self._listener = listener
         self._certificates = certificates
-        self._application = GrpcApplication(check, health, message_ceiling(listener.maximum_message_bytes))
-        self._shared = listening
-        self._listening: Listening | None = listening
-        self._current: _Generation | None = None
-        self._served: TlsMaterial | None = None
+        self._calls = ServedCalls(check, health)
+        self._owned = listening is None
+        self._listening = listening
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
-        self._retiring: set[asyncio.Task[bool]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._served: TlsMaterial | None = None
         self._draining = False
 
     async def start(self) -> str:
         """Listen and return the address that was bound, with its real port.
 
         Raises:
-            OSError: the address cannot be bound, or TLS is asked for on a Unix socket.
+            OSError: the address cannot be bound.
         """
-        address = self._listener.address
-        if self._certificates is not None and address.startswith("unix:"):
-            raise OSError(f"cannot listen on `{address}`: this transport has no TLS on Unix sockets; use `grpcio`")
         listening = self._listening
         if listening is None:
-            listening = self._listening = await asyncio.to_thread(Listening.open, address)
+            listening = self._listening = await asyncio.to_thread(Listening.open, self._listener.address)
         try:
-            self._current = await self._generation()
+            self._servers = await self._serve(listening)
         except BaseException:
             self._close()
             raise
@@ -131,111 +95,129 @@ class H2Transport:
                 loop.call_soon_threadsafe(self._renew_soon)
 
             self._certificates.on_replace = renew
+        self._sweeping = asyncio.create_task(self._sweep())
         return listening.address
 
     async def drain(self, seconds: float) -> None:
-        """GOAWAY, then wait for calls in flight, at most `seconds` and never longer than the listener began with.
-
-        The native core is told the time when it starts.
-        """
+        """GOAWAY, then wait for calls in flight, at most `seconds`; those that are left are cancelled."""
         self._draining = True
-        if self._renewing is not None:
-            await asyncio.gather(self._renewing, return_exceptions=True)
-        current, self._current = self._current, None
-        if current is not None:
-            self._retire(current)
-        waiting = set(self._retiring)
-        if waiting:
-            _, waiting = await asyncio.wait(waiting, timeout=seconds)
-        if waiting:
-            self._application.cancel_waiting()
-            await asyncio.wait(waiting, timeout=RELEASE_SECONDS)
+        for task in (self._renewing, self._sweeping):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self._close()
+        for connection in list(self._connections):
+            connection.drain()
+        if not await self._emptied(seconds):
+            self._calls.cancel()
+            await self._emptied(RELEASE_SECONDS if self._waiting() else 0.0)
+        for connection in list(self._connections):
+            connection.abort()
+        await self._emptied(RELEASE_SECONDS)
+
+    def _waiting(self) -> bool:
+        return any(connection.streams for connection in self._connections)
+
+    async def _emptied(self, seconds: float) -> bool:
+        if self._connections:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), seconds)
+        return not self._connections
 
     def _close(self) -> None:
-        if self._listening is not None and self._listening is not self._shared:
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        if self._listening is not None and self._owned:
             self._listening.close()
             self._listening = None
 
-    def _retire(self, generation: _Generation) -> None:
-        task = asyncio.create_task(generation.drain(None))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+    def _connection(self) -> Connection:
+        connection = Connection(
+            self._calls,
+            message_ceiling(self._listener.maximum_message_bytes),
+            self._listener.maximum_concurrent_streams,
+            self._lost,
+        )
+        self._connections.add(connection)
+        return connection
+
+    def _lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    async def _serve(self, listening: Listening) -> list[asyncio.Server]:
+        """Accept connections, with the certificates of the moment."""
+        context = None
+        if self._certificates is not None:
+            self._served = self._certificates.material
+            context = server_context(self._served)
+        loop = asyncio.get_running_loop()
+        return [
+            await loop.create_server(
+                self._connection,
+                # a duplicate, so that closing this server leaves the socket to the next one
+                sock=socket.dup(),
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else HANDSHAKE_SECONDS,
+            )
+            for socket in listening.sockets
+        ]
 
     def _renew_soon(self) -> None:
         if not self._draining and (self._renewing is None or self._renewing.done()):
             self._renewing = asyncio.create_task(self._renew())
 
     async def _renew(self) -> None:
-        """Serve new connections with the newest certificates, and send those that exist away to get them."""
-        while self._certificates is not None and not self._draining and self._certificates.material is not self._served:
+        """Serve new connections with the newest certificates."""
+        while (
+            self._listening is not None
+            and self._certificates is not None
+            and self._certificates.material is not self._served
+        ):
             try:
-                generation = await self._generation()
-            except Exception as error:  # noqa: BLE001 - serving goes on with the certificates there are
-                self._served = self._certificates.material
+                servers = await self._serve(self._listening)
+            except (OSError, ConfigurationError) as error:
                 log_event(_logger, logging.ERROR, "new certificates cannot be served", detail=exception_summary(error))
                 return
-            previous, self._current = self._current, generation
-            if previous is not None:
-                self._retire(previous)
+            previous, self._servers = self._servers, servers
+            for server in previous:
+                server.close()
 
-    async def _generation(self) -> _Generation:
-        material = None if self._certificates is None else self._certificates.material
-        with contextlib.ExitStack() as files:
-            generation = _Generation(self._application, self._config(material, files))
-            await generation.start()
-        self._served = material
-        return generation
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for connection in list(self._connections):
+                connection.expire(now, STALL_SECONDS)
 
-    def _config(self, material: TlsMaterial | None, files: contextlib.ExitStack) -> Config:
-        if self._listening is None:
-            raise RuntimeError("not listening")
-        chain = key = authorities = None
-        if material is not None:
-            chain = files.enter_context(_file(material.chain))
-            key = files.enter_context(_file(material.key))
-            if material.client_authorities is not None:
-                authorities = files.enter_context(_file(material.client_authorities))
-        return Config(
-            bind=tuple(f"fd://{listening.fileno()}" for listening in self._listening.sockets),
-            certfile=chain,
-            keyfile=key,
-            ca_certs=authorities,
-            cert_reqs="none" if authorities is None else "required",
-            grpc=True,
-            http1=False,
-            access_log=False,
-            log_format="json",
-            lifespan="off",
-            date_header=False,
-            max_concurrent_streams=self._listener.maximum_concurrent_streams,
-            limit_request_fields=HEADER_FIELDS,
-            h2_max_header_list_size=HEADER_LIST_BYTES,
-            h2_max_header_block_size=HEADER_LIST_BYTES,
-            h2_initial_stream_window_size=STREAM_WINDOW_BYTES,
-            h2_initial_connection_window_size=CONNECTION_WINDOW_BYTES,
-            # the size is checked message by message (`grpc_frame`), where it can be told as a gRPC status
-            request_policies=(
-                RequestPolicy(
-                    path="/*",
-                    max_request_body_size=0,
-                    timeout_request_body_idle=STALL_SECONDS,
-                    h2_timeout_response_stall=STALL_SECONDS,
-                ),
-            ),
-            # an idle connection is kept: closing it could cross with a call that Envoy just sends
-            timeout_keep_alive=0,
-            timeout_graceful_shutdown=self._listener.drain_seconds,
-        )
+
+def server_context(material: TlsMaterial) -> ssl.SSLContext:
+    """TLS 1.2 or later, HTTP/2 by ALPN, and client certificates required when there are authorities for them.
+
+    Raises:
+        ssl.SSLError: `material` cannot be served; it is an OSError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    with _file(material.chain) as chain, _file(material.key) as key:
+        context.load_cert_chain(chain, key)
+    if material.client_authorities is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=material.client_authorities.decode("ascii", "replace"))
+    return context
 
 
 @contextlib.contextmanager
-def _file(content: bytes) -> Iterator[Path]:
+def _file(content: bytes) -> Iterator[str]:
     """A file without a name that holds `content`, for an interface that takes paths: a key must not lie on a disk."""
     with _unnamed() as file:
         file.write(content)
         file.seek(0)
-        yield Path(f"/dev/fd/{file.fileno()}")
+        yield f"/dev/fd/{file.fileno()}"
 
 
 def _unnamed() -> IO[bytes]:

@@ -87,9 +87,11 @@ class Service:
         held: calls that are held now.
         most_held: the most there ever were.
         cancelled: calls that were cancelled while they waited.
+        answer: what every call is answered with instead; after 0.3 s when the request holds `/slow`.
     """
 
     def __init__(self) -> None:
+        self.answer: bytes | None = None
         self.deadlines: list[float | None] = []
         self.held = 0
         self.most_held = 0
@@ -98,6 +100,8 @@ class Service:
 
     def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
         self.deadlines.append(deadline)
+        if self.answer is not None:
+            return self._wait(asyncio.sleep(0.3), self.answer) if b"/slow" in request else self.answer
         if request.startswith(b"wait:"):
             return self._wait(asyncio.sleep(float(request[5:])), request)
         if request.startswith(b"hold"):
@@ -106,7 +110,7 @@ class Service:
             return bytes(int(request[6:]))
         return request
 
-    async def _wait(self, until: Awaitable[object], request: bytes) -> bytes:
+    async def _wait(self, until: Awaitable[object], answer: bytes) -> bytes:
         self.held += 1
         self.most_held = max(self.held, self.most_held)
         try:
@@ -116,7 +120,7 @@ class Service:
             raise
         finally:
             self.held -= 1
-        return request
+        return answer
 
     def release(self) -> None:
         self._released.set()

@@ -1,0 +1,540 @@
+"""One HTTP/2 connection of a server that answers unary gRPC calls and watches (RFC 9113).
+
+Only what such a server needs: no priorities, no push, no dynamic table for what is sent. Input that came together is
+answered together, in one write. A fault of a stream ends that stream, a fault of the connection ends it with GOAWAY.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from ext_authz.runtime.grpc_frame import CallRefused, MessageBuffer, Status, take_message
+from ext_authz.runtime.h2_frame import (
+    ACK,
+    ANSWER_BLOCK,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEAD,
+    MAX_FRAME_BYTES,
+    MAX_STREAM_ID,
+    MAX_WINDOW,
+    OK_TRAILERS_BLOCK,
+    PADDED,
+    PREFACE,
+    PRIORITY,
+    ConnectionFault,
+    ErrorCode,
+    Kind,
+    Setting,
+    frame,
+    http_block,
+    refusal_block,
+    refusal_trailers_block,
+)
+from ext_authz.runtime.h2_head import HEADER_LIST_BYTES, MAX_BLOCK_BYTES, Head, HeadDecoder, Malformed
+from ext_authz.runtime.h2_stream import Stream
+
+__all__ = ["Calls", "Connection"]
+
+DEFAULT_WINDOW = 65_535
+"""RFC 9113 §6.9.2."""
+
+STREAM_WINDOW = 1_048_576
+"""One message of the default maximum comes without waiting for a window update."""
+
+CONNECTION_WINDOW = 16_777_216
+"""All streams together; it is given back as soon as data has come, what bounds memory is the ceiling of a message."""
+
+WRITE_BUFFER_BYTES = 1_048_576
+"""Waiting for a client that does not read its connection; above it nothing more is read from that client either."""
+
+_DRAIN_PING = b"ext-drai"
+_HEADERS = int(Kind.HEADERS)
+_DATA = int(Kind.DATA)
+
+
+class Calls(Protocol):
+    """Who answers."""
+
+    def open(self, head: Head) -> CallRefused | None:
+        """Whether there is such a method; a refusal when not."""
+        ...
+
+    def start(self, connection: "Connection", stream: Stream, message: bytes) -> None:
+        """Answer `message` with `answer`, `send`, `finish` or `refuse`, now or later."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """Bytes in, calls out; and back."""
+
+    def __init__(
+        self, calls: Calls, ceiling: int, maximum_streams: int, closed: Callable[["Connection"], None]
+    ) -> None:
+        """Wait for `connection_made`.
+
+        Args:
+            calls: who answers.
+            ceiling: the largest message in bytes.
+            maximum_streams: at the same time.
+            closed: told at the end.
+        """
+        self.streams: dict[int, Stream] = {}
+        self._calls = calls
+        self._ceiling = ceiling
+        self._maximum_streams = maximum_streams
+        self._closed = closed
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._in_batch = False
+        self._buffer = b""
+        self._greeted = False
+        # the one kind of frame that may come next, if only one may
+        self._only: int | None = Kind.SETTINGS
+        self._decoder = HeadDecoder()
+        self._block: tuple[int, int, bytes] | None = None
+        self._last = 0
+        self._goaway: int | None = None
+        self._draining = False
+        self._window = DEFAULT_WINDOW
+        self._stream_window = DEFAULT_WINDOW
+        self._credit = 0
+        self._frames: dict[int, Callable[[int, int, bytes], None]] = {
+            Kind.DATA: self._on_data,
+            Kind.HEADERS: self._on_headers,
+            Kind.PRIORITY: self._on_priority,
+            Kind.RST_STREAM: self._on_reset,
+            Kind.SETTINGS: self._on_settings,
+            Kind.PUSH_PROMISE: self._on_push,
+            Kind.PING: self._on_ping,
+            Kind.GOAWAY: self._on_goaway,
+            Kind.WINDOW_UPDATE: self._on_window_update,
+            Kind.CONTINUATION: self._on_continuation,
+        }
+
+    # the event loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello."""
+        # uvloop's transports are not subclasses of asyncio's
+        transport = self._transport = cast(asyncio.Transport, transport)
+        ssl_object = transport.get_extra_info("ssl_object")
+        if ssl_object is not None and ssl_object.selected_alpn_protocol() != "h2":
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        settings = (
+            (Setting.MAX_CONCURRENT_STREAMS, self._maximum_streams),
+            (Setting.INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+            (Setting.MAX_HEADER_LIST_SIZE, HEADER_LIST_BYTES),
+        )
+        payload = b"".join(int(name).to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in settings)
+        self._out.append(frame(Kind.SETTINGS, 0, 0, payload))
+        growth = CONNECTION_WINDOW - DEFAULT_WINDOW
+        self._out.append(frame(Kind.WINDOW_UPDATE, 0, 0, growth.to_bytes(4, "big")))
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason changes nothing
+        """Nobody listens any more."""
+        self._transport = None
+        for stream in self.streams.values():
+            stream.stop_work()
+        self.streams.clear()
+        self._closed(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read: read nothing from it either."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, and send what there is to say to it."""
+        self._in_batch = True
+        try:
+            self._receive(self._buffer + data if self._buffer else data)
+        except ConnectionFault as fault:
+            self._fail(fault.code)
+        finally:
+            self._in_batch = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what has been queued, and close when nothing is left to do."""
+        if self._in_batch or self._transport is None:
+            return
+        if self._out:
+            self._transport.write(b"".join(self._out))
+            self._out.clear()
+        if self._goaway is not None and not self.streams:
+            self._transport.close()
+
+    # the server's side
+
+    def drain(self) -> None:
+        """Have the client go elsewhere without losing a call that it sends at this moment.
+
+        RFC 9113 §6.8: first announce it, and say which stream is the last one a round trip later.
+        """
+        if not self._draining:
+            self._draining = True
+            self._out.append(_goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR))
+            self._out.append(frame(Kind.PING, 0, 0, _DRAIN_PING))
+            self.flush()
+
+    def abort(self) -> None:
+        """End at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expire(self, now: float, stall: float) -> None:
+        """End calls whose deadline has passed, and streams on which a client has let nothing move for `stall` seconds."""
+        for stream in list(self.streams.values()):
+            if stream.deadline is not None and now >= stream.deadline and not stream.ended:
+                self.refuse(stream, CallRefused(Status.DEADLINE_EXCEEDED, "deadline exceeded"))
+            elif now - stream.moved > stall and (not stream.ended or stream.outgoing):
+                self.reset(stream, ErrorCode.CANCEL)
+        self.flush()
+
+    # what `Calls` says
+
+    def answer(self, stream: Stream, message: bytes) -> None:
+        """The only message of an answer, and its end."""
+        size = len(message) + 5
+        if size > stream.window or size > self._window or size > MAX_FRAME_BYTES or stream.number not in self.streams:
+            self.send(stream, message)
+            self.finish(stream, OK_TRAILERS_BLOCK)
+            return
+        self._window -= size
+        pack, number = FRAME_HEAD.pack, stream.number
+        self._out.append(
+            b"".join(
+                (
+                    pack(0, len(ANSWER_BLOCK), _HEADERS, END_HEADERS, number),
+                    ANSWER_BLOCK,
+                    pack(0, size, _DATA, 0, number),
+                    b"\x00",
+                    len(message).to_bytes(4, "big"),
+                    message,
+                    pack(0, len(OK_TRAILERS_BLOCK), _HEADERS, END_HEADERS | END_STREAM, number),
+                    OK_TRAILERS_BLOCK,
+                )
+            )
+        )
+        del self.streams[number]
+        self.flush()
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """One message of an answer."""
+        if stream.number not in self.streams:
+            return
+        if not stream.begun:
+            stream.begun = True
+            self._out.append(frame(Kind.HEADERS, END_HEADERS, stream.number, ANSWER_BLOCK))
+        stream.outgoing += b"\x00" + len(message).to_bytes(4, "big") + message
+        stream.moved = time.monotonic()
+        self._pump(stream)
+        self.flush()
+
+    def finish(self, stream: Stream, trailers: bytes = OK_TRAILERS_BLOCK) -> None:
+        """The end of an answer."""
+        if stream.number in self.streams:
+            stream.trailers = trailers
+            self._pump(stream)
+            self.flush()
+
+    def refuse(self, stream: Stream, refusal: CallRefused) -> None:
+        """End a call with a status other than OK."""
+        if stream.begun:
+            stream.stop_work()
+            self.finish(stream, refusal_trailers_block(refusal))
+        else:
+            self._end(stream, refusal_block(refusal))
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """End a stream without an answer."""
+        if self.streams.pop(stream.number, None) is not None:
+            stream.stop_work()
+            self._out.append(frame(Kind.RST_STREAM, 0, stream.number, int(code).to_bytes(4, "big")))
+            self.flush()
+
+    # frames
+
+    def _receive(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        if not self._greeted:
+            at = self._greet(data)
+        while self._greeted and end - at >= 9:
+            high, low, kind, flags, number = FRAME_HEAD.unpack_from(data, at)
+            if high or low > MAX_FRAME_BYTES:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+            following = at + 9 + low
+            if following > end:
+                break
+            if kind != self._only:
+                if self._only is not None:
+                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+            elif kind == Kind.SETTINGS:
+                self._only = None
+            handle = self._frames.get(kind)
+            if handle is not None:
+                handle(flags, number & MAX_STREAM_ID, data[at + 9 : following])
+            at = following
+        self._buffer = data[at:]
+
+    def _greet(self, data: bytes) -> int:
+        if not data.startswith(PREFACE[: len(data)]):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        self._greeted = len(data) >= len(PREFACE)
+        return len(PREFACE) if self._greeted else 0
+
+    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
+        size = len(payload)
+        if number == 0 or number > self._last:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if flags & PADDED:
+            payload = _unpadded(payload)
+        self._credit += size
+        if self._credit > CONNECTION_WINDOW // 2:
+            self._out.append(frame(Kind.WINDOW_UPDATE, 0, 0, self._credit.to_bytes(4, "big")))
+            self._credit = 0
+        stream = self.streams.get(number)
+        if stream is None:
+            # reset or answered already; what was under way is of no use
+            return
+        if stream.ended:
+            self.reset(stream, ErrorCode.STREAM_CLOSED)
+            return
+        stream.credit += size
+        stream.size += len(payload)
+        if stream.credit > STREAM_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
+        try:
+            if flags & END_STREAM:
+                self._whole(stream, payload)
+            else:
+                self._piece(stream, payload)
+        except CallRefused as refusal:
+            self.refuse(stream, refusal)
+
+    def _piece(self, stream: Stream, payload: bytes) -> None:
+        stream.moved = time.monotonic()
+        if stream.body is None:
+            stream.body = MessageBuffer(self._ceiling)
+        stream.body.add(payload)
+        if stream.credit > STREAM_WINDOW // 2:
+            self._out.append(frame(Kind.WINDOW_UPDATE, 0, stream.number, stream.credit.to_bytes(4, "big")))
+            stream.credit = 0
+
+    def _whole(self, stream: Stream, last: bytes) -> None:
+        stream.ended = True
+        if stream.head.length is not None and stream.head.length != stream.size:
+            self.reset(stream, ErrorCode.PROTOCOL_ERROR)
+            return
+        if stream.body is None:
+            message = take_message(last, self._ceiling)
+        else:
+            stream.body.add(last)
+            message = stream.body.finish()
+            stream.body = None
+        self._calls.start(self, stream, message)
+
+    def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
+        if not number & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if flags & PADDED:
+            payload = _unpadded(payload)
+        if flags & PRIORITY:
+            if len(payload) < 5:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+            payload = payload[5:]
+        if flags & END_HEADERS:
+            self._on_block(flags, number, payload)
+        else:
+            self._block, self._only = (flags, number, payload), Kind.CONTINUATION
+
+    def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._block is None or self._block[1] != number:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        first_flags, _, block = self._block
+        block += payload
+        # an empty frame moves nothing, and a client could send them for ever
+        if len(block) > MAX_BLOCK_BYTES or not payload:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM)
+        if flags & END_HEADERS:
+            self._block = self._only = None
+            self._on_block(first_flags, number, block)
+        else:
+            self._block = first_flags, number, block
+
+    def _on_block(self, flags: int, number: int, block: bytes) -> None:
+        if number <= self._last:
+            self._on_trailers(flags, number, block)
+            return
+        self._last = number
+        if self._goaway is not None or len(self.streams) >= self._maximum_streams:
+            self._decoder.skip(block)
+            self._out.append(frame(Kind.RST_STREAM, 0, number, int(ErrorCode.REFUSED_STREAM).to_bytes(4, "big")))
+            return
+        try:
+            head = self._decoder.head(block)
+        except Malformed:
+            self._out.append(frame(Kind.RST_STREAM, 0, number, int(ErrorCode.PROTOCOL_ERROR).to_bytes(4, "big")))
+            return
+        stream = self.streams[number] = Stream(number, head, self._stream_window, time.monotonic())
+        refusal = head.refusal or self._calls.open(head)
+        stream.ended = ended = bool(flags & END_STREAM)
+        if isinstance(refusal, int):
+            self._end(stream, http_block(refusal))
+        elif refusal is not None:
+            self.refuse(stream, refusal)
+        elif ended:
+            self._without_body(stream)
+
+    def _without_body(self, stream: Stream) -> None:
+        try:
+            self._whole(stream, b"")
+        except CallRefused as refusal:
+            self.refuse(stream, refusal)
+
+    def _on_trailers(self, flags: int, number: int, block: bytes) -> None:
+        self._decoder.skip(block)
+        stream = self.streams.get(number)
+        if stream is None:
+            return
+        if stream.ended or not flags & END_STREAM:
+            self.reset(stream, ErrorCode.PROTOCOL_ERROR)
+            return
+        self._without_body(stream)
+
+    def _on_priority(self, _flags: int, number: int, payload: bytes) -> None:
+        if number == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if len(payload) != 5:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+
+    def _on_reset(self, _flags: int, number: int, payload: bytes) -> None:
+        if number == 0 or number > self._last:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+        stream = self.streams.pop(number, None)
+        if stream is not None:
+            stream.stop_work()
+
+    def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if len(payload) % 6 or (flags & ACK and payload):
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+        if flags & ACK:
+            return
+        for at in range(0, len(payload), 6):
+            self._set(int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big"))
+        self._out.append(frame(Kind.SETTINGS, ACK, 0))
+
+    def _set(self, name: int, value: int) -> None:
+        if name == Setting.ENABLE_PUSH and value > 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if name == Setting.MAX_FRAME_SIZE and not MAX_FRAME_BYTES <= value < 2**24:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if name == Setting.INITIAL_WINDOW_SIZE:
+            if value > MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
+            growth, self._stream_window = value - self._stream_window, value
+            for stream in list(self.streams.values()):
+                stream.window += growth
+                if stream.window > MAX_WINDOW:
+                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
+                self._pump(stream)
+
+    def _on_push(self, _flags: int, _number: int, _payload: bytes) -> None:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+
+    def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if len(payload) != 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+        if not flags & ACK:
+            self._out.append(frame(Kind.PING, ACK, 0, payload))
+        elif self._draining and payload == _DRAIN_PING and self._goaway is None:
+            self._goaway = self._last
+            self._out.append(_goaway(self._last, ErrorCode.NO_ERROR))
+
+    def _on_goaway(self, _flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if len(payload) < 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+
+    def _on_window_update(self, _flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
+        growth = int.from_bytes(payload, "big") & MAX_WINDOW
+        if number > self._last or (number == 0 and growth == 0):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+        if number == 0:
+            self._window += growth
+            if self._window > MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
+            for stream in [stream for stream in self.streams.values() if stream.outgoing]:
+                self._pump(stream)
+            return
+        known = self.streams.get(number)
+        if known is None:
+            return
+        known.window += growth
+        if growth == 0 or known.window > MAX_WINDOW:
+            self.reset(known, ErrorCode.PROTOCOL_ERROR if growth == 0 else ErrorCode.FLOW_CONTROL_ERROR)
+            return
+        self._pump(known)
+
+    # output
+
+    def _pump(self, stream: Stream) -> None:
+        """Send as much of an answer as the client's windows let through."""
+        while stream.outgoing:
+            size = min(len(stream.outgoing), stream.window, self._window, MAX_FRAME_BYTES)
+            if size <= 0:
+                return
+            self._out.append(frame(Kind.DATA, 0, stream.number, bytes(stream.outgoing[:size])))
+            del stream.outgoing[:size]
+            stream.window -= size
+            self._window -= size
+            stream.moved = time.monotonic()
+        if stream.trailers is not None:
+            self._end(stream, stream.trailers)
+
+    def _end(self, stream: Stream, block: bytes) -> None:
+        """The last frame of an answer. A client that still sends its request is told to stop (RFC 9113 §8.1)."""
+        if self.streams.pop(stream.number, None) is None:
+            return
+        stream.stop_work()
+        self._out.append(frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream.number, block))
+        if not stream.ended:
+            code = int(ErrorCode.NO_ERROR).to_bytes(4, "big")
+            self._out.append(frame(Kind.RST_STREAM, 0, stream.number, code))
+        self.flush()
+
+    def _fail(self, code: ErrorCode) -> None:
+        self._out.append(_goaway(self._last, code))
+        for stream in self.streams.values():
+            stream.stop_work()
+        self.streams.clear()
+        self._goaway = self._last
+
+
+def _goaway(last: int, code: ErrorCode) -> bytes:
+    return frame(Kind.GOAWAY, 0, 0, last.to_bytes(4, "big") + int(code).to_bytes(4, "big"))
+
+
+def _unpadded(payload: bytes) -> bytes:
+    if not payload or payload[0] >= len(payload):
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+    return payload[1 : len(payload) - payload[0]]

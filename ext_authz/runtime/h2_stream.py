@@ -1,0 +1,73 @@
+"""One call on one HTTP/2 stream: what has come, what is still to go."""
+
+import asyncio
+from typing import Any
+
+from ext_authz.runtime.grpc_frame import MessageBuffer
+from ext_authz.runtime.h2_head import Head
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """State of an open stream.
+
+    Attributes:
+        number: of the stream.
+        head: of the request.
+        deadline: `time.monotonic()` at which the caller gives up; None when it did not say.
+        window: bytes of DATA that may be sent.
+        credit: bytes of DATA that came and were not given back to the client's window.
+        size: bytes of body so far.
+        body: of a request that comes in several pieces.
+        ended: the request is whole.
+        task: the work that the answer waits for.
+        timer: ends the work at the deadline.
+        begun: the answer's headers are sent.
+        outgoing: bytes of the answer's body that wait for the client's window.
+        trailers: the block that ends the answer; None while it goes on.
+        moved: when something last came or went, `time.monotonic()`.
+    """
+
+    __slots__ = (
+        "begun",
+        "body",
+        "credit",
+        "deadline",
+        "ended",
+        "head",
+        "moved",
+        "number",
+        "outgoing",
+        "size",
+        "task",
+        "timer",
+        "trailers",
+        "window",
+    )
+
+    def __init__(self, number: int, head: Head, window: int, now: float) -> None:
+        """A request whose head has come."""
+        self.number = number
+        self.head = head
+        self.deadline = None if head.timeout is None else now + head.timeout
+        self.window = window
+        self.credit = 0
+        self.size = 0
+        self.body: MessageBuffer | None = None
+        self.ended = False
+        self.task: asyncio.Task[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.begun = False
+        self.outgoing = bytearray()
+        self.trailers: bytes | None = None
+        self.moved = now
+
+    def stop_work(self) -> None:
+        """Cancel what the answer waits for."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
