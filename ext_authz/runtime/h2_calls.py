@@ -34,7 +34,7 @@ class ServedCalls:
         """
         self._check = check
         self._health = health
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Future[bytes | None]] = set()
         self._methods: dict[bytes, _Method] = {
             CHECK_METHOD.encode(): self._start_check,
             f"/{HEALTH_SERVICE}/Check".encode(): self._start_health_check,
@@ -67,7 +67,7 @@ class ServedCalls:
         if isinstance(answer, bytes):
             connection.answer(stream, answer)
         else:
-            self._wait(connection, stream, _answer_later(connection, stream, answer))
+            self._wait(connection, stream, answer)
 
     def _start_health_check(self, connection: Connection, stream: Stream, message: bytes) -> None:
         try:
@@ -89,9 +89,11 @@ class ServedCalls:
             raise CallRefused(Status.INVALID_ARGUMENT, refusal.detail) from None
         connection.finish(stream)
 
-    def _wait(self, connection: Connection, stream: Stream, work: Awaitable[None]) -> None:
+    def _wait(self, connection: Connection, stream: Stream, work: Awaitable[bytes | None]) -> None:
+        """Answer with what `work` gives; None when it has answered itself."""
         loop = asyncio.get_running_loop()
-        task = stream.task = asyncio.ensure_future(_as_coroutine(work))
+        # the work itself, in no other coroutine: one that is cancelled before it ran would leave it unawaited
+        task = stream.task = asyncio.ensure_future(work)
         self._waiting.add(task)
         task.add_done_callback(partial(self._settle, connection, stream))
         if stream.deadline is not None:
@@ -99,7 +101,7 @@ class ServedCalls:
             remaining = max(0.0, stream.deadline - time.monotonic())
             stream.timer = loop.call_later(remaining, connection.refuse, stream, refusal)
 
-    def _settle(self, connection: Connection, stream: Stream, task: asyncio.Task[None]) -> None:
+    def _settle(self, connection: Connection, stream: Stream, task: asyncio.Future[bytes | None]) -> None:
         self._waiting.discard(task)
         if stream.timer is not None:
             stream.timer.cancel()
@@ -113,11 +115,5 @@ class ServedCalls:
         elif error is not None:
             _logger.error("a call failed in the transport", exc_info=error)
             connection.refuse(stream, CallRefused(Status.INTERNAL, "internal error"))
-
-
-async def _answer_later(connection: Connection, stream: Stream, answer: Awaitable[bytes]) -> None:
-    connection.answer(stream, await answer)
-
-
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work
+        elif (answer := task.result()) is not None:
+            connection.answer(stream, answer)

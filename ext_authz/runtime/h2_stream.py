@@ -1,7 +1,6 @@
 """One call on one HTTP/2 stream: what has come, what is still to go."""
 
 import asyncio
-from typing import Any
 
 from ext_authz.runtime.grpc_frame import MessageBuffer
 from ext_authz.runtime.h2_head import Head
@@ -56,7 +55,7 @@ class Stream:
         self.size = 0
         self.body: MessageBuffer | None = None
         self.ended = False
-        self.task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Future[bytes | None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.begun = False
         self.outgoing = bytearray()

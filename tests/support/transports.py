@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -101,20 +102,20 @@ class Service:
     def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
         self.deadlines.append(deadline)
         if self.answer is not None:
-            return self._wait(asyncio.sleep(0.3), self.answer) if b"/slow" in request else self.answer
+            return self._wait(partial(asyncio.sleep, 0.3), self.answer) if b"/slow" in request else self.answer
         if request.startswith(b"wait:"):
-            return self._wait(asyncio.sleep(float(request[5:])), request)
+            return self._wait(partial(asyncio.sleep, float(request[5:])), request)
         if request.startswith(b"hold"):
-            return self._wait(self._released.wait(), request)
+            return self._wait(self._released.wait, request)
         if request.startswith(b"large:"):
             return bytes(int(request[6:]))
         return request
 
-    async def _wait(self, until: Awaitable[object], answer: bytes) -> bytes:
+    async def _wait(self, until: Callable[[], Awaitable[object]], answer: bytes) -> bytes:
         self.held += 1
         self.most_held = max(self.held, self.most_held)
         try:
-            await until
+            await until()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
