@@ -185,6 +185,7 @@ class WrittenServerSpec(Written):
             "resolve_dot_segments",
             "allow_double_encoding",
             "case_sensitive",
+            "allow_exclamation_mark",
         ]
     ] = Field(default=(), examples=[["merge_slashes"]])
     """Paths that are ambiguous are refused with 400; each name here accepts one ambiguity, in one reading."""

@@ -65,7 +65,7 @@ class CheckFilter:
         timeout: seconds for one Check.
         include_peer_certificate: send `source.certificate`.
         include_tls_session: send `tls_session.sni`.
-        encode_raw_headers: send `header_map` in place of `headers`.
+        encode_raw_headers: send `header_map` in place of `headers`: without it Envoy shows `!` for bytes it sends on.
         validate_mutations: refuse invalid header changes with 500.
         failure_mode_allow: let requests through when Check fails.
         status_on_error: answered when Check fails.
@@ -76,7 +76,7 @@ class CheckFilter:
     timeout: float = 1.0
     include_peer_certificate: bool = True
     include_tls_session: bool = True
-    encode_raw_headers: bool = False
+    encode_raw_headers: bool = True
     validate_mutations: bool = True
     failure_mode_allow: bool = False
     status_on_error: StatusCode = StatusCode.ServiceUnavailable

@@ -63,6 +63,8 @@ class PolicyIndex:
         if facts.method not in _METHODS:
             raise Refusal(Reason.METHOD_NOT_SUPPORTED, "the method is not one that rules can speak of")
         path = canonicalise(facts.path, self._leniencies)
+        if "!" in facts.path:
+            self._check_replaced_bytes(facts)
         host = canonical_host(facts.host)
         destination = self._find_by_sni(facts, host) if self._looks_at_sni else self._targets.find(facts, "")
         if destination is None:
@@ -79,6 +81,20 @@ class PolicyIndex:
     def findings(self, *, strict: bool = False) -> tuple[Finding, ...]:
         """What an operator should know or must repair; `strict` makes errors of what a client could exploit."""
         return findings_of(self._destinations, strict=strict)
+
+    def _check_replaced_bytes(self, facts: RequestFacts) -> None:
+        """Refuse a path whose `!` may stand for a byte that only the upstream would see.
+
+        Envoy 1.36 to 1.40 without `encode_raw_headers` replaces bytes that are not UTF-8 by `!` in what we get and sends
+        the bytes themselves on. HTTP/1 cannot carry them: its codec refuses the request.
+        """
+        if (
+            not facts.headers.is_raw
+            and not facts.protocol.startswith("HTTP/1")
+            and "!" in facts.path.partition("?")[0]
+            and Leniency.ALLOW_EXCLAMATION_MARK not in self._leniencies
+        ):
+            raise Refusal(Reason.PATH_AMBIGUOUS, "a `!` in the path may stand for a byte that is not UTF-8")
 
     def _find_by_sni(self, facts: RequestFacts, host: str) -> Destination | None:
         sni = canonical_name(facts.sni)

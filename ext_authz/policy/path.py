@@ -39,6 +39,9 @@ class Leniency(StrEnum):
     CASE_SENSITIVE = "case_sensitive"
     """A path that differs from a more specific rule by letter case alone is another path, not an ambiguous one."""
 
+    ALLOW_EXCLAMATION_MARK = "allow_exclamation_mark"
+    """`!` is itself also where Envoy may have written it in place of a byte that it sends on."""
+
 
 class CanonicalPath(NamedTuple):
     """A path with one reading.

@@ -467,6 +467,21 @@ def test_38_to_44_a_path_that_two_parsers_could_read_differently_is_400(path: st
     assert answer.reason in {Reason.PATH_AMBIGUOUS, Reason.PATH_MALFORMED, Reason.REQUEST_MALFORMED}
 
 
+@pytest.mark.parametrize("path", ["/public/..!/admin", "/public/!", "/publi!c"])
+def test_43_a_mark_that_may_stand_for_a_byte_we_cannot_see_is_400(path: str) -> None:
+    """Envoy writes `!` for bytes that are not UTF-8 in `headers`, and sends the bytes themselves upstream."""
+    denied(DEPLOYMENT.request(path), 400, Reason.PATH_AMBIGUOUS)
+    lenient = Deployment(leniencies=frozenset({"allow_exclamation_mark"}))
+    assert lenient.request(path).reason is not Reason.PATH_AMBIGUOUS
+
+
+def test_a_mark_is_itself_where_bytes_are_shown_as_they_are() -> None:
+    assert DEPLOYMENT.request("/public/wow!", raw_headers=[]).allowed
+    assert DEPLOYMENT.request("/public/wow!", protocol="HTTP/1.1").allowed
+    assert DEPLOYMENT.request("/public/?q=wow!").allowed
+    assert DEPLOYMENT.request("/public/%21").allowed
+
+
 @pytest.mark.parametrize("path", ["/ADMIN", "/Admin/users", "/aDMIN"])
 def test_42_another_letter_case_is_under_no_laxer_rule(path: str) -> None:
     deployment = Deployment(

@@ -95,7 +95,7 @@ class _Sidecar:
 
     def listeners(self) -> tuple[ProxyListener, ...]:
         """One for each setting under test."""
-        checked = CheckFilter("checked")
+        checked = CheckFilter("checked", encode_raw_headers=False)
         details = ClientCertDetails(subject=True, uri=True, dns=True)
         append = ProxyListener(
             "append",

@@ -104,11 +104,8 @@ NOT_UTF8 = ("/public/\xe9/{}", "/public/..\xff/admin/{}", "/public/\xc0\xae\xc0\
 @pytest.mark.parametrize("path", NOT_UTF8)
 @pytest.mark.parametrize("listener", ["sanitize-raw", "normalized", "sanitize"])
 def test_a_path_byte_that_is_not_utf8_never_reaches_the_upstream(
-    request: pytest.FixtureRequest, stack: Stack, listener: str, path: str, http2: bool
+    stack: Stack, listener: str, path: str, http2: bool
 ) -> None:
-    if http2 and listener == "sanitize" and path.startswith("/public"):
-        reason = "without `encode_raw_headers` Envoy shows us `!` and sends the byte on: the path judged is not the path sent"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     assert_refused(stack, listener, path, http2=http2)
 
 
