@@ -10,7 +10,7 @@ from ext_authz.cli import check, demo, integrate, policy_tests, schema, serve, v
 from ext_authz.cli.outcome import Exit, complain
 from ext_authz.errors import ConfigurationError
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 _COMMANDS = (serve, validate, check, policy_tests, integrate, schema, demo)
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: 2 for a usage error, 0 after `--help` or `--version`.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = command_line().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
         sys.stdout.flush()
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Every subcommand and its arguments; the reference in the documentation is written from it."""
     parser = argparse.ArgumentParser(
         prog="ext-authz",
         description="Authorization server for Envoy and Istio.",
