@@ -1,11 +1,11 @@
 """`ext-authz serve`: run the server until it is told to stop."""
 
 import argparse
-import asyncio
 import sys
 from typing import TYPE_CHECKING
 
 from ext_authz.cli.outcome import Exit
+from ext_authz.runtime.event_loop import run_on_best_loop
 from ext_authz.runtime.server import Server
 from ext_authz.telemetry.line_sink import LineSink
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     sink = LineSink(sys.stdout.fileno())
     try:
-        asyncio.run(Server(arguments.config, sink).run())
+        run_on_best_loop(Server(arguments.config, sink).run())
     finally:
         sink.close()
     return Exit.OK

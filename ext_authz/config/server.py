@@ -111,6 +111,7 @@ def _listener(spec: WrittenServerSpec, files: NamedFiles) -> ListenerSettings:
         maximum_concurrent_streams=written.maximum_concurrent_streams,
         drain_seconds=written.drain_seconds,
         default_deadline=written.default_deadline_seconds,
+        transport=written.transport,
     )
 
 

@@ -16,7 +16,9 @@ __all__ = [
     "KeyFetchSettings",
     "ListenerSettings",
     "LogSettings",
+    "TelemetrySettings",
     "TlsSettings",
+    "TraceSettings",
     "TrustBundleSettings",
 ]
 
@@ -43,6 +45,7 @@ class ListenerSettings:
     Attributes:
         address: `host:port`, or `unix:/absolute/path`.
         tls: None for plain text.
+        transport: `h2`, our own HTTP/2, or `grpcio`.
         maximum_message_bytes: a larger CheckRequest is refused.
         maximum_concurrent_streams: per connection.
         drain_seconds: how long in-flight calls may take after SIGTERM.
@@ -55,6 +58,7 @@ class ListenerSettings:
     maximum_concurrent_streams: int = 1_000
     drain_seconds: float = 10.0
     default_deadline: float = 1.0
+    transport: str = "h2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,43 @@ class LogSettings:
 
     Attributes:
         level: `debug`, `info`, `warning` or `error`.
-        allowed: log allow decisions as well as denials.
+        allowed: the part of the allow decisions that is logged, 0 to 1; denials always are.
     """
 
     level: str = "info"
-    allowed: bool = True
+    allowed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """OpenTelemetry traces, sent by OTLP over HTTP.
+
+    Attributes:
+        endpoint: URL of the collector's traces, such as `http://otel-collector:4318/v1/traces`.
+        service_name: `service.name` of the spans.
+        maximum_per_second: spans; a client may be the one that asks for them.
+        timeout_seconds: for sending one batch.
+    """
+
+    endpoint: str
+    service_name: str = "ext-authz"
+    maximum_per_second: int = 100
+    timeout_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What is told about decisions besides the log.
+
+    Attributes:
+        decision_metadata: Envoy's dynamic metadata tell each decision's id and reason.
+        stage_interval: the stages of one decision in so many are measured; 0 for none.
+        traces: None for none.
+    """
+
+    decision_metadata: bool = True
+    stage_interval: int = 64
+    traces: TraceSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +159,7 @@ class Configuration:
         key_fetch: how remote keys are fetched.
         denials: what a denied client sees.
         log: what is logged.
+        telemetry: metadata, metrics and traces.
         reload_seconds: how often watched files are looked at.
         canonical_paths: named leniencies for ambiguous paths (see `policy.path`).
         insecure: the `insecure_...` flags that are on, each with the sentence to log at start.
@@ -139,6 +176,7 @@ class Configuration:
     key_fetch: KeyFetchSettings = field(default_factory=KeyFetchSettings)
     denials: DenialSettings = field(default_factory=DenialSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     reload_seconds: float = 1.0
     canonical_paths: frozenset[str] = frozenset()
     insecure: tuple[str, ...] = ()

@@ -9,17 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from ext_authz.runtime.grpc_frame import CallRefused, MessageBuffer, Status, take_message
+from ext_authz.runtime.grpc_frame import CallRefused, MessageBuffer, take_message
+from ext_authz.runtime.h2_answers import DEFAULT_WINDOW, Answers
 from ext_authz.runtime.h2_frame import (
     ACK,
-    ANSWER_BLOCK,
     END_HEADERS,
     END_STREAM,
     FRAME_HEAD,
     MAX_FRAME_BYTES,
     MAX_STREAM_ID,
     MAX_WINDOW,
-    OK_TRAILERS_BLOCK,
     PADDED,
     PREFACE,
     PRIORITY,
@@ -28,17 +27,14 @@ from ext_authz.runtime.h2_frame import (
     Kind,
     Setting,
     frame,
+    goaway_frame,
     http_block,
-    refusal_block,
-    refusal_trailers_block,
+    unpadded,
 )
 from ext_authz.runtime.h2_head import HEADER_LIST_BYTES, MAX_BLOCK_BYTES, Head, HeadDecoder, Malformed
 from ext_authz.runtime.h2_stream import Stream
 
 __all__ = ["Calls", "Connection"]
-
-DEFAULT_WINDOW = 65_535
-"""RFC 9113 §6.9.2."""
 
 STREAM_WINDOW = 1_048_576
 """One message of the default maximum comes without waiting for a window update."""
@@ -50,8 +46,6 @@ WRITE_BUFFER_BYTES = 1_048_576
 """Waiting for a client that does not read its connection; above it nothing more is read from that client either."""
 
 _DRAIN_PING = b"ext-drai"
-_HEADERS = int(Kind.HEADERS)
-_DATA = int(Kind.DATA)
 
 
 class Calls(Protocol):
@@ -66,7 +60,7 @@ class Calls(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(Answers, asyncio.Protocol):
     """Bytes in, calls out; and back."""
 
     def __init__(
@@ -80,14 +74,11 @@ class Connection(asyncio.Protocol):
             maximum_streams: at the same time.
             closed: told at the end.
         """
-        self.streams: dict[int, Stream] = {}
+        super().__init__()
         self._calls = calls
         self._ceiling = ceiling
         self._maximum_streams = maximum_streams
         self._closed = closed
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self._in_batch = False
         self._buffer = b""
         self._greeted = False
         # the one kind of frame that may come next, if only one may
@@ -95,10 +86,7 @@ class Connection(asyncio.Protocol):
         self._decoder = HeadDecoder()
         self._block: tuple[int, int, bytes] | None = None
         self._last = 0
-        self._goaway: int | None = None
         self._draining = False
-        self._window = DEFAULT_WINDOW
-        self._stream_window = DEFAULT_WINDOW
         self._credit = 0
         self._frames: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.DATA: self._on_data,
@@ -164,16 +152,6 @@ class Connection(asyncio.Protocol):
             self._in_batch = False
         self.flush()
 
-    def flush(self) -> None:
-        """Send what has been queued, and close when nothing is left to do."""
-        if self._in_batch or self._transport is None:
-            return
-        if self._out:
-            self._transport.write(b"".join(self._out))
-            self._out.clear()
-        if self._goaway is not None and not self.streams:
-            self._transport.close()
-
     # the server's side
 
     def drain(self) -> None:
@@ -183,7 +161,7 @@ class Connection(asyncio.Protocol):
         """
         if not self._draining:
             self._draining = True
-            self._out.append(_goaway(MAX_STREAM_ID, ErrorCode.NO_ERROR))
+            self._out.append(goaway_frame(MAX_STREAM_ID, ErrorCode.NO_ERROR))
             self._out.append(frame(Kind.PING, 0, 0, _DRAIN_PING))
             self.flush()
 
@@ -191,77 +169,6 @@ class Connection(asyncio.Protocol):
         """End at once."""
         if self._transport is not None:
             self._transport.abort()
-
-    def expire(self, now: float, stall: float) -> None:
-        """End calls whose deadline has passed, and streams on which a client has let nothing move for `stall` seconds."""
-        for stream in list(self.streams.values()):
-            if stream.deadline is not None and now >= stream.deadline and not stream.ended:
-                self.refuse(stream, CallRefused(Status.DEADLINE_EXCEEDED, "deadline exceeded"))
-            elif now - stream.moved > stall and (not stream.ended or stream.outgoing):
-                self.reset(stream, ErrorCode.CANCEL)
-        self.flush()
-
-    # what `Calls` says
-
-    def answer(self, stream: Stream, message: bytes) -> None:
-        """The only message of an answer, and its end."""
-        size = len(message) + 5
-        if size > stream.window or size > self._window or size > MAX_FRAME_BYTES or stream.number not in self.streams:
-            self.send(stream, message)
-            self.finish(stream, OK_TRAILERS_BLOCK)
-            return
-        self._window -= size
-        pack, number = FRAME_HEAD.pack, stream.number
-        self._out.append(
-            b"".join(
-                (
-                    pack(0, len(ANSWER_BLOCK), _HEADERS, END_HEADERS, number),
-                    ANSWER_BLOCK,
-                    pack(0, size, _DATA, 0, number),
-                    b"\x00",
-                    len(message).to_bytes(4, "big"),
-                    message,
-                    pack(0, len(OK_TRAILERS_BLOCK), _HEADERS, END_HEADERS | END_STREAM, number),
-                    OK_TRAILERS_BLOCK,
-                )
-            )
-        )
-        del self.streams[number]
-        self.flush()
-
-    def send(self, stream: Stream, message: bytes) -> None:
-        """One message of an answer."""
-        if stream.number not in self.streams:
-            return
-        if not stream.begun:
-            stream.begun = True
-            self._out.append(frame(Kind.HEADERS, END_HEADERS, stream.number, ANSWER_BLOCK))
-        stream.outgoing += b"\x00" + len(message).to_bytes(4, "big") + message
-        stream.moved = time.monotonic()
-        self._pump(stream)
-        self.flush()
-
-    def finish(self, stream: Stream, trailers: bytes = OK_TRAILERS_BLOCK) -> None:
-        """The end of an answer."""
-        if stream.number in self.streams:
-            stream.trailers = trailers
-            self._pump(stream)
-            self.flush()
-
-    def refuse(self, stream: Stream, refusal: CallRefused) -> None:
-        """End a call with a status other than OK."""
-        if stream.begun:
-            stream.stop_work()
-            self.finish(stream, refusal_trailers_block(refusal))
-        else:
-            self._end(stream, refusal_block(refusal))
-
-    def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """End a stream without an answer."""
-        if self.streams.pop(stream.number, None) is not None:
-            stream.stop_work()
-            self._out.append(frame(Kind.RST_STREAM, 0, stream.number, int(code).to_bytes(4, "big")))
-            self.flush()
 
     # frames
 
@@ -298,7 +205,7 @@ class Connection(asyncio.Protocol):
         if number == 0 or number > self._last:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
         if flags & PADDED:
-            payload = _unpadded(payload)
+            payload = unpadded(payload)
         self._credit += size
         if self._credit > CONNECTION_WINDOW // 2:
             self._out.append(frame(Kind.WINDOW_UPDATE, 0, 0, self._credit.to_bytes(4, "big")))
@@ -348,7 +255,7 @@ class Connection(asyncio.Protocol):
         if not number & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
         if flags & PADDED:
-            payload = _unpadded(payload)
+            payload = unpadded(payload)
         if flags & PRIORITY:
             if len(payload) < 5:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
@@ -444,14 +351,7 @@ class Connection(asyncio.Protocol):
         if name == Setting.MAX_FRAME_SIZE and not MAX_FRAME_BYTES <= value < 2**24:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
         if name == Setting.INITIAL_WINDOW_SIZE:
-            if value > MAX_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
-            growth, self._stream_window = value - self._stream_window, value
-            for stream in list(self.streams.values()):
-                stream.window += growth
-                if stream.window > MAX_WINDOW:
-                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
-                self._pump(stream)
+            self._resize_windows(value)
 
     def _on_push(self, _flags: int, _number: int, _payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
@@ -465,7 +365,7 @@ class Connection(asyncio.Protocol):
             self._out.append(frame(Kind.PING, ACK, 0, payload))
         elif self._draining and payload == _DRAIN_PING and self._goaway is None:
             self._goaway = self._last
-            self._out.append(_goaway(self._last, ErrorCode.NO_ERROR))
+            self._out.append(goaway_frame(self._last, ErrorCode.NO_ERROR))
 
     def _on_goaway(self, _flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -479,62 +379,11 @@ class Connection(asyncio.Protocol):
         growth = int.from_bytes(payload, "big") & MAX_WINDOW
         if number > self._last or (number == 0 and growth == 0):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
-        if number == 0:
-            self._window += growth
-            if self._window > MAX_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
-            for stream in [stream for stream in self.streams.values() if stream.outgoing]:
-                self._pump(stream)
-            return
-        known = self.streams.get(number)
-        if known is None:
-            return
-        known.window += growth
-        if growth == 0 or known.window > MAX_WINDOW:
-            self.reset(known, ErrorCode.PROTOCOL_ERROR if growth == 0 else ErrorCode.FLOW_CONTROL_ERROR)
-            return
-        self._pump(known)
-
-    # output
-
-    def _pump(self, stream: Stream) -> None:
-        """Send as much of an answer as the client's windows let through."""
-        while stream.outgoing:
-            size = min(len(stream.outgoing), stream.window, self._window, MAX_FRAME_BYTES)
-            if size <= 0:
-                return
-            self._out.append(frame(Kind.DATA, 0, stream.number, bytes(stream.outgoing[:size])))
-            del stream.outgoing[:size]
-            stream.window -= size
-            self._window -= size
-            stream.moved = time.monotonic()
-        if stream.trailers is not None:
-            self._end(stream, stream.trailers)
-
-    def _end(self, stream: Stream, block: bytes) -> None:
-        """The last frame of an answer. A client that still sends its request is told to stop (RFC 9113 §8.1)."""
-        if self.streams.pop(stream.number, None) is None:
-            return
-        stream.stop_work()
-        self._out.append(frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream.number, block))
-        if not stream.ended:
-            code = int(ErrorCode.NO_ERROR).to_bytes(4, "big")
-            self._out.append(frame(Kind.RST_STREAM, 0, stream.number, code))
-        self.flush()
+        self._grow_window(number, growth)
 
     def _fail(self, code: ErrorCode) -> None:
-        self._out.append(_goaway(self._last, code))
+        self._out.append(goaway_frame(self._last, code))
         for stream in self.streams.values():
             stream.stop_work()
         self.streams.clear()
         self._goaway = self._last
-
-
-def _goaway(last: int, code: ErrorCode) -> bytes:
-    return frame(Kind.GOAWAY, 0, 0, last.to_bytes(4, "big") + int(code).to_bytes(4, "big"))
-
-
-def _unpadded(payload: bytes) -> bytes:
-    if not payload or payload[0] >= len(payload):
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
-    return payload[1 : len(payload) - payload[0]]

@@ -23,9 +23,11 @@ __all__ = [
     "Kind",
     "Setting",
     "frame",
+    "goaway_frame",
     "http_block",
     "refusal_block",
     "refusal_trailers_block",
+    "unpadded",
 ]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -124,3 +126,15 @@ def refusal_block(refusal: CallRefused) -> bytes:
 def http_block(status: int) -> bytes:
     """An answer to what is not gRPC."""
     return _field(b":status", b"%d" % status) + (_field(b"allow", b"POST") if status == 405 else b"")
+
+
+def goaway_frame(last: int, code: ErrorCode) -> bytes:
+    """GOAWAY: nothing after stream `last` was or will be looked at."""
+    return frame(Kind.GOAWAY, 0, 0, last.to_bytes(4, "big") + int(code).to_bytes(4, "big"))
+
+
+def unpadded(payload: bytes) -> bytes:
+    """The payload of a frame with the PADDED flag without its padding. Raises ConnectionFault."""
+    if not payload or payload[0] >= len(payload):
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
+    return payload[1 : len(payload) - payload[0]]

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from ext_authz import __version__
 from ext_authz.config.settings import Configuration
@@ -12,6 +13,7 @@ from ext_authz.runtime.active import Active
 from ext_authz.runtime.admin import AdminServer, Readiness
 from ext_authz.runtime.assembly import assemble_watched
 from ext_authz.runtime.grpc_transport import GrpcTransport
+from ext_authz.runtime.h2_transport import H2Transport
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.key_report import KeyReport
 from ext_authz.runtime.reload import Reloader
@@ -26,6 +28,9 @@ from ext_authz.telemetry.metrics import Metrics
 from ext_authz.telemetry.server_log import log_event, start_server_log
 
 __all__ = ["Server"]
+
+TRANSPORTS: dict[str, Callable[..., Transport]] = {"h2": H2Transport, "grpcio": GrpcTransport}
+"""By `listener.transport`."""
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +88,7 @@ class Server:
                 self._path, watch, active, certificates=certificates, metrics=self._metrics, log=log
             )
             loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
-            transport = GrpcTransport(listener, service.check, self._health, certificates)
+            transport = TRANSPORTS[listener.transport](listener, service.check, self._health, certificates)
             admin = AdminServer(self._metrics.registry(), self.readiness)
             await self._serve(active, self._reloader, transport, admin)
         finally:

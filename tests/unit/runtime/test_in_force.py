@@ -186,7 +186,8 @@ def test_keys_that_arrive_make_a_new_snapshot(tmp_path: Path) -> None:
     async def scenario(setup: Setup) -> None:
         assert [snapshot.generation for snapshot in setup.published] == [1, 2]
         assert setup.active.keys.ready
-        assert set(setup.active.key_ages()) == {"corp"}
+        (source,) = setup.active.key_sources()
+        assert (source.issuer, source.keys, source.failures, source.state) == ("corp", 1, 0, "serving")
         assert setup.active.snapshot is setup.published[-1]
         need = KeysNeeded("corp", "unknown")
         assert not setup.active.may_fetch(need, time.time())  # so soon after the first fetch
@@ -328,7 +329,7 @@ class QuietTransport:
 
 
 def serve(path: str, monkeypatch: pytest.MonkeyPatch, scenario: Callable[[Server], Awaitable[None]]) -> Collected:
-    monkeypatch.setattr(server_module, "GrpcTransport", QuietTransport)
+    monkeypatch.setitem(server_module.TRANSPORTS, "h2", QuietTransport)
     sink = Collected()
 
     async def whole() -> None:
