@@ -11,10 +11,10 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := ext_authz tests proto/generate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench proto constraints clean
+.PHONY: help demo test lint format bench bench-quick proto constraints clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(VENV)/.demo ## Watch a real Envoy let a token through only where it belongs (ONCE=1: stop after the table)
 	@$(BIN)/ext-authz demo $(if $(filter-out 0,$(ONCE)),--once)
@@ -33,8 +33,11 @@ format: $(VENV)/.dev ## Bring the sources into their form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Measure
-	$(BIN)/python bench/run.py $(ARGS)
+bench: $(VENV)/.dev ## Measure everything, beside other servers, into bench/results.json (a quarter of an hour)
+	$(BIN)/python -m bench.run $(ARGS)
+
+bench-quick: $(VENV)/.dev ## Measure the engine and the server on one core (a minute)
+	$(BIN)/python -m bench.run --quick $(ARGS)
 
 proto: $(VENV)/.dev ## Compile the protocol buffers again
 	$(BIN)/python proto/generate.py

@@ -1,0 +1,192 @@
+"""What warm requests feel while the server does its slow work: the ninety-ninth percentile against a quiet server's.
+
+    python -m bench.cold [--effort quick]
+
+h2load sends warm requests at a fifth of what the server can do, whether or not answers come. Beside it a second client
+causes, one after another: tokens with key ids that nobody knows, the same while the JWKS endpoint hangs, and bursts of
+first sights of one token whose key was published a moment ago. Quiet times lie between.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+from support.jwks_endpoint import JwksEndpoint
+from support.tokens import AUDIENCE, ISSUER, SigningKey, jwks, signing_key
+
+from bench import workload
+from bench.client import Outcome, background, write_frames
+from bench.figures import Effort, Report, Unavailable, say, standalone
+from bench.load import Load, run_load
+from bench.serve import TRANSPORT_NAMES
+from bench.server import our_server, wait_for_check
+
+__all__ = ["run"]
+
+UNKNOWN_KIDS = {Effort.FULL: 10_000, Effort.QUICK: 1_000, Effort.SMOKE: 200}
+SIGHTS = {Effort.FULL: 1_000, Effort.QUICK: 300, Effort.SMOKE: 50}
+BURSTS = {Effort.FULL: 8, Effort.QUICK: 3, Effort.SMOKE: 1}
+ROUNDS = {Effort.FULL: 3, Effort.QUICK: 1, Effort.SMOKE: 1}
+WARM_SHARE = 0.2
+COLD_SHARE = 0.2
+MAXIMUM_COLD_RATE = 1_000.0
+"""Requests a second: ten thousand in ten seconds, and the client has a share of the load's core only."""
+
+BURST_PAUSE_SECONDS = 1.0
+HANG_SECONDS = 60.0
+COLD_DEADLINE_SECONDS = 2.0
+"""Envoy's default is 200 ms; this client shares its core with h2load and needs time for its own work."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """One kind of cold work.
+
+    Attributes:
+        name: of the figure.
+        requests: what is sent.
+        rate: requests a second.
+        check: raises AssertionError when the answers are not those that the scene must have.
+        burst: so many requests at once.
+        hangs: the JWKS endpoint does not answer meanwhile.
+    """
+
+    name: str
+    requests: Sequence[bytes]
+    rate: float
+    check: Callable[[Outcome], None]
+    burst: int = 1
+    hangs: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes."""
+        return len(self.requests) / self.rate
+
+
+class _Rotating(JwksEndpoint):
+    """A JWKS that has one more of `coming` at every fetch."""
+
+    def __init__(self, always: SigningKey) -> None:
+        super().__init__(jwks(always))
+        self._always = always
+        self._coming: Sequence[SigningKey] = ()
+        self._since = 0
+
+    def announce(self, coming: Sequence[SigningKey]) -> None:
+        """The first of them is in the next answer."""
+        self._coming, self._since = coming, self.requests
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        self.document = jwks(self._always, *self._coming[: self.requests - self._since + 1])
+        super()._answer(handler)
+
+
+def run(effort: Effort) -> Report:
+    """The ratio for each transport and scene."""
+    report = Report("cold")
+    worst = 0.0
+    for transport in TRANSPORT_NAMES:
+        try:
+            worst = max(worst, _measure(report, transport, effort))
+        except Unavailable as error:
+            report.skip(transport, str(error))
+    if worst:
+        report.add("cold_to_quiet_p99_ratio", worst, "ratio", "the worst scene on any transport")
+    return report
+
+
+def _measure(report: Report, transport: str, effort: Effort) -> float:
+    message = workload.request()
+    with tempfile.TemporaryDirectory() as name, _Rotating(signing_key("RS256")) as endpoint:
+        folder = Path(name)
+        issuer = {"name": "corp", "issuer": ISSUER, "audiences": [AUDIENCE], "algorithms": ["RS256", "ES256"]}
+        issuers = [{**issuer, "keys": {"url": endpoint.url}}]
+        fetch = {"unknown_key_cooldown_seconds": 0.5, "timeout_seconds": 5}
+        with our_server(transport, folder / "server", issuers=issuers, key_fetch=fetch) as address:
+            workload.check_allowed(wait_for_check(address, message))
+            maximum = run_load(address, message, seconds=2.0).rate
+            warm, cold = maximum * WARM_SHARE, min(MAXIMUM_COLD_RATE, maximum * COLD_SHARE)
+            quiet: list[float] = []
+            noisy: dict[str, list[float]] = {}
+            notes: dict[str, str] = {}
+            for number in range(ROUNDS[effort]):
+                keys = [signing_key("ES256", index=1 + burst + number * 100) for burst in range(BURSTS[effort])]
+                endpoint.announce(keys)
+                for scene in _scenes(effort, cold, keys):
+                    quiet.append(_warm(address, message, warm, min(scene.seconds, 5.0)).percentile(99))
+                    noisy.setdefault(scene.name, []).append(
+                        _beside(scene, endpoint, address, message, warm=warm, folder=folder).percentile(99)
+                    )
+                    at_once = f", {scene.burst} at once" if scene.burst > 1 else ""
+                    notes[scene.name] = (
+                        f"{len(scene.requests)} requests at {scene.rate:.0f} a second{at_once}, beside {warm:.0f} warm ones"
+                    )
+            workload.check_allowed(wait_for_check(address, message))
+    report.add(f"{transport}_quiet_p99_ms", quiet, "ms", f"warm requests at {warm:.0f} a second")
+    typical = statistics.median(quiet)
+    worst = 0.0
+    for scene_name, samples in noisy.items():
+        report.add(f"{transport}_{scene_name}_p99_ms", samples, "ms", notes[scene_name])
+        ratios = [sample / typical for sample in samples]
+        ratio = report.add(f"{transport}_{scene_name}_p99_ratio", ratios, "ratio", notes[scene_name])
+        worst = max(worst, ratio.value)
+    return worst
+
+
+def _beside(scene: _Scene, endpoint: _Rotating, address: str, message: bytes, *, warm: float, folder: Path) -> Load:
+    """The warm load while the scene is played."""
+    frames = folder / "frames"
+    write_frames(frames, scene.requests)
+    endpoint.delay = HANG_SECONDS if scene.hangs else 0.0
+    try:
+        with background(
+            address, frames, folder, rate=scene.rate, burst=scene.burst, deadline=COLD_DEADLINE_SECONDS
+        ) as client:
+            load = _warm(address, message, warm, scene.seconds)
+            scene.check(client.finish(scene.seconds + 60))
+    finally:
+        endpoint.delay = 0.0
+    return load
+
+
+def _scenes(effort: Effort, rate: float, keys: Sequence[SigningKey]) -> tuple[_Scene, ...]:
+    count = UNKNOWN_KIDS[effort]
+    unknown = signing_key("ES256", index=0)
+    strangers = [
+        workload.request(number, text=workload.token(number, key=replace(unknown, kid=f"unknown-{number}")))
+        for number in range(count)
+    ]
+    sights = [
+        request
+        for number, key in enumerate(keys)
+        for request in [workload.request(number, text=workload.token(number, key=key))] * SIGHTS[effort]
+    ]
+    return (
+        # before the others, whose fetches would bring the keys too early
+        _Scene("first_sights", sights, SIGHTS[effort] / BURST_PAUSE_SECONDS, _all_allowed, burst=SIGHTS[effort]),
+        _Scene("unknown_kids", strangers, rate, _all_denied),
+        _Scene("hanging_jwks", strangers[: count // 2], rate, _all_denied, hangs=True),
+    )
+
+
+def _all_allowed(outcome: Outcome) -> None:
+    if outcome.allowed != outcome.total:
+        raise AssertionError(f"right tokens were refused: {outcome}")
+
+
+def _all_denied(outcome: Outcome) -> None:
+    if outcome.denials != outcome.total:
+        raise AssertionError(f"tokens with unknown keys were not all denied: {outcome}")
+
+
+def _warm(address: str, message: bytes, rate: float, seconds: float) -> Load:
+    return run_load(address, message, seconds=max(1.0, seconds), rate=rate, streams=1_000)
+
+
+if __name__ == "__main__":
+    say("cold")
+    standalone(run, __doc__)
