@@ -1,0 +1,53 @@
+{{/* What the listeners are started with: a change of it needs new pods, a change of anything else does not. */}}
+{{- define "ext-authz.listener" -}}
+{{- $listener := deepCopy (.Values.config.listener | default dict) -}}
+{{- $_ := set $listener "address" (printf "%s:%d" .Values.bindAddress (int .Values.service.port)) -}}
+{{- if .Values.tls.enabled -}}
+{{- $tls := dict "certificate_file" "/etc/ext-authz/tls/tls.crt" "key_file" "/etc/ext-authz/tls/tls.key" -}}
+{{- if .Values.tls.clientAuthentication -}}
+{{- $_ := set $tls "client_ca_file" "/etc/ext-authz/tls/ca.crt" -}}
+{{- end -}}
+{{- $_ := set $listener "tls" $tls -}}
+{{- end -}}
+{{ toYaml $listener }}
+{{- end -}}
+
+{{- define "ext-authz.config" -}}
+{{- $spec := deepCopy .Values.config -}}
+{{- $_ := set $spec "listener" (include "ext-authz.listener" . | fromYaml) -}}
+{{- $_ := set $spec "admin" (dict "address" (printf "%s:%d" .Values.bindAddress (int .Values.service.adminPort))) -}}
+{{- $policies := .Values.config.policies | default list -}}
+{{- if .Values.policies.files -}}
+{{- $policies = append $policies "/etc/ext-authz/policies/files/*.yaml" -}}
+{{- end -}}
+{{- range .Values.policies.configMaps -}}
+{{- $policies = append $policies (printf "/etc/ext-authz/policies/configmaps/%s/*.yaml" .) -}}
+{{- end -}}
+{{- with $policies -}}
+{{- $_ := set $spec "policies" . -}}
+{{- end -}}
+{{- $bundles := .Values.config.trust_bundles | default list -}}
+{{- $domains := list -}}
+{{- range .Values.trustBundles -}}
+{{- if has .trustDomain $domains -}}
+{{- fail (printf "trustBundles: the trust domain %s is there twice; put its authorities into one file" .trustDomain) -}}
+{{- end -}}
+{{- $domains = append $domains .trustDomain -}}
+{{- $file := printf "/etc/ext-authz/bundles/%s/%s" .trustDomain .key -}}
+{{- $bundles = append $bundles (dict "trust_domain" .trustDomain "files" (list $file)) -}}
+{{- end -}}
+{{- with $bundles -}}
+{{- $_ := set $spec "trust_bundles" . -}}
+{{- end -}}
+apiVersion: ext-authz/v1alpha1
+kind: Server
+metadata:
+  name: {{ include "ext-authz.fullname" . }}
+spec:
+  {{- toYaml $spec | nindent 2 }}
+{{- end -}}
+
+{{- define "ext-authz.drainSeconds" -}}
+{{- $listener := .Values.config.listener | default dict -}}
+{{- if hasKey $listener "drain_seconds" -}}{{ ceil $listener.drain_seconds }}{{- else -}}10{{- end -}}
+{{- end -}}
