@@ -11,7 +11,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := ext_authz tests proto/generate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-quick proto constraints clean
+.PHONY: help demo test lint format bench bench-quick proto docs constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +41,10 @@ bench-quick: $(VENV)/.dev ## Measure the engine and the server on one core (a mi
 
 proto: $(VENV)/.dev ## Compile the protocol buffers again
 	$(BIN)/python proto/generate.py
+
+docs: $(VENV)/.dev ## Write the reference and build the documentation into build/site
+	$(BIN)/python docs/_generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 constraints: $(VENV)/.dev ## Resolve the pinned versions afresh (needs Python 3.11)
 	$(BIN)/python .ci/constraints
