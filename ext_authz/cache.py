@@ -1,11 +1,25 @@
 """A bounded memory of results; never an authority."""
 
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-__all__ = ["BoundedCache"]
+__all__ = ["BoundedCache", "CacheCounts"]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+class CacheCounts(NamedTuple):
+    """How a cache does.
+
+    Attributes:
+        entries: held now.
+        hits: look-ups that found a result, since the cache was made.
+        misses: look-ups that did not.
+    """
+
+    entries: int
+    hits: int
+    misses: int
 
 
 class BoundedCache(Generic[Key, Value]):
@@ -16,13 +30,15 @@ class BoundedCache(Generic[Key, Value]):
     whatever the size, and a flood of distinct keys can only push out entries that were not asked for since.
     """
 
-    __slots__ = ("_half", "_old", "_young")
+    __slots__ = ("_half", "_hits", "_misses", "_old", "_young")
 
     def __init__(self, capacity: int) -> None:
         """Remember at most `capacity` (2 or more) results."""
         if capacity < 2:
             raise ValueError("a cache holds at least two entries")
         self._half = capacity // 2
+        self._hits = 0
+        self._misses = 0
         self._young: dict[Key, tuple[float, Value]] = {}
         self._old: dict[Key, tuple[float, Value]] = {}
 
@@ -32,10 +48,13 @@ class BoundedCache(Generic[Key, Value]):
         if entry is None:
             entry = self._old.get(key)
             if entry is None:
+                self._misses += 1
                 return None
             self._insert(key, entry)
         if now >= entry[0]:
+            self._misses += 1
             return None
+        self._hits += 1
         return entry[1]
 
     def put(self, key: Key, value: Value, expires_at: float) -> None:
@@ -47,6 +66,11 @@ class BoundedCache(Generic[Key, Value]):
             self._old = self._young
             self._young = {}
         self._young[key] = entry
+
+    @property
+    def counts(self) -> CacheCounts:
+        """For metrics; may be read by another thread."""
+        return CacheCounts(len(self), self._hits, self._misses)
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

@@ -61,6 +61,8 @@ class Deny:
         http_status: 400, 401, 403 or 503 by the table of `ext_authz.denials`.
         headers: response headers to the client, names lowercase (`www-authenticate`, `content-type`, ...).
         body: response body, UTF-8.
+        identified_body: the body that tells the decision id, which stands between each two of these parts; empty where the
+            client is not told.
         dynamic_metadata: for Envoy's access log.
         diagnostics: for our decision log.
     """
@@ -71,6 +73,7 @@ class Deny:
     body: str = ""
     dynamic_metadata: Mapping[str, JsonValue] = field(default_factory=lambda: _NO_METADATA)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    identified_body: tuple[str, ...] = ()
 
 
 Decision: TypeAlias = Allow | Deny

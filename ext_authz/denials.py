@@ -10,6 +10,7 @@ from enum import Enum
 from functools import lru_cache
 from string import Template
 from types import MappingProxyType
+from typing import TypeAlias
 
 from ext_authz.decision import Deny, Diagnostics
 from ext_authz.errors import Reason
@@ -24,14 +25,17 @@ class DenialSettings:
     Attributes:
         realm: of the challenge (RFC 9110 §11.5), or None.
         resource_metadata: URL of the protected resource metadata (RFC 9728 §5.1), or None.
-        body_template: None for RFC 9457 problem JSON; else a text with `${status}`, `${title}` and `${detail}`.
+        body_template: None for RFC 9457 problem JSON; else a text with `${status}`, `${title}`, `${detail}` and
+            `${decision_id}`.
         content_type: of a templated body.
+        decision_id: problem JSON tells the decision id; a template does where it says so.
     """
 
     realm: str | None = None
     resource_metadata: str | None = None
     body_template: str | None = None
     content_type: str = "text/plain; charset=utf-8"
+    decision_id: bool = True
 
 
 class Kind(Enum):
@@ -80,6 +84,7 @@ _KINDS: dict[Kind, tuple[Reason, ...]] = {
         Reason.XFCC_JSON_NOT_SUPPORTED,
         Reason.XFCC_TOO_FEW_ELEMENTS,
         Reason.XFCC_BY_MISMATCH,
+        Reason.XFCC_VIA_MISMATCH,
         Reason.XFCC_HASH_MISMATCH,
         Reason.CERTIFICATE_HEADER_MALFORMED,
         Reason.CERTIFICATE_CHAIN_WITHOUT_LEAF,
@@ -155,9 +160,17 @@ def kind_of(reason: Reason) -> Kind:
     return _KIND_OF[reason]
 
 
+# stands in a body for the id, which differs with each denial; YAML texts hold no NUL unless they ask for it
+_ID = "\x00decision_id\x00"
+
+
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+_Rendered: TypeAlias = tuple[tuple[tuple[str, str], ...], str, tuple[str, ...]]
+"""Headers, body, and the parts of the body around the decision id."""
 
 
 class Denials:
@@ -192,27 +205,33 @@ class Denials:
         kind = _KIND_OF[reason]
         if kind is Kind.UNAUTHENTICATED and not takes_token:
             kind = Kind.FORBIDDEN
-        headers, body = self._rendered(kind, scopes if kind is Kind.INSUFFICIENT_SCOPE else ())
+        headers, body, identified_body = self._rendered(kind, scopes if kind is Kind.INSUFFICIENT_SCOPE else ())
         return Deny(
             reason=reason,
             http_status=kind.status,
             headers=headers,
             body=body,
             diagnostics=diagnostics or Diagnostics(),
+            identified_body=identified_body,
         )
 
-    def _render(self, kind: Kind, scopes: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], str]:
+    def _render(self, kind: Kind, scopes: tuple[str, ...]) -> _Rendered:
         title = _TITLES[kind.status]
         if self._template is None:
             content_type = "application/problem+json"
             body = json.dumps({"type": "about:blank", "title": title, "status": kind.status, "detail": kind.detail})
+            # an extension member (RFC 9457 §3.2)
+            parts: tuple[str, ...] = (f'{body[:-1]}, "decision_id": "', '"}') if self._settings.decision_id else ()
         else:
             content_type = self._settings.content_type
-            body = self._template.safe_substitute(status=kind.status, title=title, detail=kind.detail)
+            values = {"status": kind.status, "title": title, "detail": kind.detail}
+            body = self._template.safe_substitute(values, decision_id="")
+            parts = tuple(self._template.safe_substitute(values, decision_id=_ID).split(_ID))
+            parts = parts if len(parts) > 1 else ()
         headers = [("content-type", content_type), ("cache-control", "no-store")]
         if kind.challenge:
             headers.append(("www-authenticate", self._challenge(kind, scopes)))
-        return tuple(headers), body
+        return tuple(headers), body, parts
 
     def _challenge(self, kind: Kind, scopes: tuple[str, ...]) -> str:
         parameters = []

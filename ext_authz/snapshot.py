@@ -29,6 +29,7 @@ class Snapshot:
         certificates: peers established under `evidence` and `bundles`.
         issuers: who may issue tokens, with their keys and the verified tokens.
         denials: what a denied client sees.
+        id_in_metadata: whether Envoy's dynamic metadata tell the decision's id and reason.
     """
 
     generation: int
@@ -38,6 +39,7 @@ class Snapshot:
     certificates: CertificateCache
     issuers: IssuerDirectory
     denials: Denials
+    id_in_metadata: bool = True
 
     def with_keys(self, keys: Mapping[str, KeySet], generation: int) -> "Snapshot":
         """The same snapshot with these signing keys, by issuer name.

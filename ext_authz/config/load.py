@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ext_authz.config.crosscheck import check_against_server, report_findings
 from ext_authz.config.files import NamedFiles, read_documents
+from ext_authz.config.model_server import WrittenTelemetry
 from ext_authz.config.naming import kind_of
 from ext_authz.config.policies import LoadedPolicy, build_policies
 from ext_authz.config.problem import Place, Problems, closest, shown
@@ -16,6 +17,8 @@ from ext_authz.config.settings import (
     DenialSettings,
     KeyFetchSettings,
     LogSettings,
+    TelemetrySettings,
+    TraceSettings,
 )
 from ext_authz.config.validation import field_name
 from ext_authz.config.yaml_source import Document
@@ -152,6 +155,14 @@ def _issuer_names(document: Document) -> frozenset[str]:
     )
 
 
+def _telemetry(written: WrittenTelemetry) -> TelemetrySettings:
+    return TelemetrySettings(
+        decision_metadata=written.decision_metadata,
+        stage_interval=written.stage_interval,
+        traces=None if written.traces is None else TraceSettings(**written.traces.model_dump()),
+    )
+
+
 def _configuration(
     server: Server, policies: tuple[LoadedPolicy, ...], files: NamedFiles, problems: Problems
 ) -> Configuration:
@@ -165,7 +176,8 @@ def _configuration(
         policies=tuple(loaded.policy for loaded in policies),
         key_fetch=KeyFetchSettings(**spec.key_fetch.model_dump()),
         denials=DenialSettings(**spec.denials.model_dump()),
-        log=LogSettings(**spec.log.model_dump()),
+        log=LogSettings(spec.log.level, spec.log.allowed_ratio),
+        telemetry=_telemetry(spec.telemetry),
         reload_seconds=spec.reload_seconds,
         canonical_paths=frozenset(spec.canonical_paths),
         insecure=server.insecure,

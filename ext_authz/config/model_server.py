@@ -19,7 +19,9 @@ __all__ = [
     "WrittenListener",
     "WrittenLog",
     "WrittenServerSpec",
+    "WrittenTelemetry",
     "WrittenTls",
+    "WrittenTraces",
     "WrittenTrustBundle",
 ]
 
@@ -111,9 +113,11 @@ def _check_body(text: str) -> str:
     template = Template(text)
     if not template.is_valid():
         raise ValueError("a `$` begins no `${name}`; for a literal `$` write `$$`")
-    unknown = sorted(set(template.get_identifiers()) - {"status", "title", "detail"})
+    unknown = sorted(set(template.get_identifiers()) - {"status", "title", "detail", "decision_id"})
     if unknown:
-        raise ValueError(f"there is no `${{{unknown[0]}}}` here; write `${{status}}`, `${{title}}` or `${{detail}}`")
+        raise ValueError(
+            f"there is no `${{{unknown[0]}}}` here; write `${{status}}`, `${{title}}`, `${{detail}}` or `${{decision_id}}`"
+        )
     return text
 
 
@@ -131,10 +135,19 @@ class WrittenDenials(Written):
     body_template: Annotated[str, AfterValidator(_check_body)] | None = Field(
         default=None, examples=["${status} ${title}"]
     )
-    """Text with `${status}`, `${title}` and `${detail}`; problem JSON (RFC 9457) when not given."""
+    """Text with `${status}`, `${title}`, `${detail}` and `${decision_id}`; problem JSON (RFC 9457) when not given."""
 
     content_type: Text = "text/plain; charset=utf-8"
     """Of `body_template`."""
+
+    decision_id: bool = True
+    """Problem JSON has a member `decision_id`; a template has it where it says so."""
+
+
+def _written_allowed(value: object) -> str:
+    if isinstance(value, bool):
+        return "<boolean>"
+    return "<number>" if isinstance(value, int | float) else "<text>"
 
 
 class WrittenLog(Written):
@@ -143,8 +156,50 @@ class WrittenLog(Written):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Lines below it are left out."""
 
-    allowed: bool = True
-    """Log allowed requests as well as denied ones."""
+    allowed: Annotated[
+        Annotated[bool, Tag("<boolean>")]
+        | Annotated[Literal["all", "none"], Tag("<text>")]
+        | Annotated[float, Field(ge=0.0001, le=1), Tag("<number>")],
+        Discriminator(_written_allowed),
+    ] = True
+    """Which allowed requests are logged: `all`, `none`, or the part of them as a number, 0.01 for one in a hundred. `true` and
+    `false` say the same as `all` and `none`. Denied requests are always logged."""
+
+    @property
+    def allowed_ratio(self) -> float:
+        """`allowed` as a number from 0 to 1."""
+        if isinstance(self.allowed, str):
+            return 1.0 if self.allowed == "all" else 0.0
+        return float(self.allowed)
+
+
+class WrittenTraces(Written):
+    """OpenTelemetry traces, sent to a collector. Needs `pip install ext-authz[otel]`."""
+
+    endpoint: HttpUrl = Field(examples=["http://otel-collector:4318/v1/traces"])
+    """Where the collector takes OTLP over HTTP."""
+
+    service_name: Text = "ext-authz"
+    """`service.name` of the spans."""
+
+    maximum_per_second: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Spans. The caller says which traces are recorded, and the caller may be anyone."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """For sending one batch of spans."""
+
+
+class WrittenTelemetry(Written):
+    """What is told about decisions besides the log."""
+
+    decision_metadata: bool = True
+    """Envoy's dynamic metadata tell `decision_id` and `reason` of each decision, for its access log."""
+
+    stage_interval: Annotated[int, Field(ge=0, le=1_000_000)] = 64
+    """The stages of one decision in so many are measured; 0 for none."""
+
+    traces: WrittenTraces | None = Field(default=None, examples=[{"endpoint": "http://otel-collector:4318/v1/traces"}])
+    """No traces when not given."""
 
 
 class WrittenServerSpec(Written):
@@ -179,6 +234,9 @@ class WrittenServerSpec(Written):
 
     log: WrittenLog = WrittenLog()
     """What is logged."""
+
+    telemetry: WrittenTelemetry = WrittenTelemetry()
+    """What is told besides."""
 
     canonical_paths: Items[
         Literal[

@@ -9,7 +9,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 
-from ext_authz.cache import BoundedCache
+from ext_authz.cache import BoundedCache, CacheCounts
 from ext_authz.errors import Reason, Refusal
 from ext_authz.evidence.connection import ConnectionEvidence, Statement, collect, evidence_texts
 from ext_authz.evidence.settings import EvidenceSettings
@@ -66,6 +66,11 @@ class CertificateCache:
     def put(self, texts: tuple[str | None, ...], outcome: _Outcome) -> None:
         """Remember what these texts showed."""
         self._outcomes.put(_key(texts), outcome, outcome.valid_to)
+
+    @property
+    def counts(self) -> CacheCounts:
+        """For metrics."""
+        return self._outcomes.counts
 
     def __len__(self) -> int:
         return len(self._outcomes)

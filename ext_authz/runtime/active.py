@@ -1,13 +1,14 @@
 """What is in force: a configuration, the keys of its issuers, and the snapshot made of both."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ext_authz.config.settings import Configuration
 from ext_authz.need import Need
 from ext_authz.runtime.assembly import Assembly
 from ext_authz.runtime.keys import KeyEvents, KeySets, KeyStore
 from ext_authz.snapshot import Snapshot
+from ext_authz.telemetry.metrics import KeySource
 
 __all__ = ["Active"]
 
@@ -49,9 +50,17 @@ class Active:
         """The store in force."""
         return self._keys
 
-    def key_ages(self) -> Mapping[str, float]:
-        """As `KeyStore.ages`."""
-        return self._keys.ages()
+    def key_sources(self) -> tuple[KeySource, ...]:
+        """How the keys of each issuer stand, for metrics."""
+        return tuple(
+            KeySource(
+                issuer=status.issuer_name,
+                age=None if status.keys is None else status.age,
+                keys=0 if status.keys is None else len(status.keys.keys),
+                failures=status.failures,
+            )
+            for status in self._keys.status()
+        )
 
     def may_fetch(self, need: Need, now: float) -> bool:
         """As `KeyStore.may_fetch`."""

@@ -68,6 +68,7 @@ class Assembly:
                 configuration.issuers.values(), keys, previous=None if previous is None else previous.issuers
             ),
             denials=Denials(configuration.denials),
+            id_in_metadata=configuration.telemetry.decision_metadata,
         )
 
 

@@ -12,6 +12,7 @@ from ext_authz.errors import Refusal
 from ext_authz.runtime.health import AUTHORIZATION_SERVICE, HEALTH_SERVICE, Health
 from ext_authz.runtime.tls import ServerCertificates
 from ext_authz.runtime.transport import CheckCall, message_ceiling
+from ext_authz.telemetry.traceparent import HEADER as TRACEPARENT
 
 __all__ = ["GrpcTransport"]
 
@@ -37,6 +38,8 @@ class GrpcTransport:
         check: CheckCall,
         health: Health,
         certificates: ServerCertificates | None = None,
+        *,
+        reads_traceparent: bool = False,
     ) -> None:
         """Prepare; `start` listens.
 
@@ -45,13 +48,15 @@ class GrpcTransport:
             check: the service.
             health: what to say to health checks.
             certificates: for TLS, None for plain text.
+            reads_traceparent: hand the service the `traceparent` of each call, which is Envoy's own span.
         """
+        handler = _traced_check_handler(check) if reads_traceparent else _check_handler(check)
         self._listener = listener
         self._certificates = certificates
         self._server = aio.server(
             handlers=(
                 grpc.method_handlers_generic_handler(
-                    AUTHORIZATION_SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(_check_handler(check))}
+                    AUTHORIZATION_SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(handler)}
                 ),
                 grpc.method_handlers_generic_handler(
                     HEALTH_SERVICE,
@@ -100,6 +105,22 @@ def _check_handler(check: CheckCall) -> Callable[[bytes, _Context], Awaitable[by
         return answer if isinstance(answer, bytes) else await answer
 
     return handle
+
+
+def _traced_check_handler(check: CheckCall) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    async def handle(request: bytes, context: _Context) -> bytes:
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
+        answer = check(request, deadline, _traceparent(context))
+        return answer if isinstance(answer, bytes) else await answer
+
+    return handle
+
+
+def _traceparent(context: _Context) -> str | None:
+    """What Envoy's tracer has put on the call; None when it traces nothing, or more than one."""
+    found = [value for name, value in context.invocation_metadata() or () if name == TRACEPARENT]
+    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
 
 
 def _health_check_handler(health: Health) -> Callable[[bytes, _Context], Awaitable[bytes]]:

@@ -21,7 +21,7 @@ class KeyReport:
 
     def fetched(self, issuer_name: str, keys: KeySet, *, changed: bool) -> None:
         """Count; log what changed, and each key that verifies nothing with the reason."""
-        self._metrics.key_fetch(issuer_name, succeeded=True)
+        self._metrics.key_fetch(issuer_name)
         if not changed:
             return
         log_event(_logger, logging.INFO, "keys loaded", issuer=issuer_name, keys=len(keys.keys))
@@ -38,7 +38,7 @@ class KeyReport:
 
     def fetch_failed(self, issuer_name: str, error: KeyFetchError, failures: int) -> None:
         """Count and log."""
-        self._metrics.key_fetch(issuer_name, succeeded=False)
+        self._metrics.key_fetch(issuer_name, fault=error.fault.value)
         log_event(
             _logger,
             logging.WARNING,

@@ -142,4 +142,7 @@ def restart_needed(started_with: Configuration, now: Configuration) -> tuple[str
         sections.append("listener")
     if started_with.admin != now.admin:
         sections.append("admin")
+    # what is told in the metadata is part of the snapshot
+    if replace(started_with.telemetry, decision_metadata=now.telemetry.decision_metadata) != now.telemetry:
+        sections.append("telemetry")
     return tuple(sections)

@@ -12,6 +12,7 @@ from ext_authz.config.settings import Configuration
 from ext_authz.runtime.active import Active
 from ext_authz.runtime.admin import AdminServer, Readiness
 from ext_authz.runtime.assembly import assemble_watched
+from ext_authz.runtime.cache_report import CacheReport
 from ext_authz.runtime.grpc_transport import GrpcTransport
 from ext_authz.runtime.h2_transport import H2Transport
 from ext_authz.runtime.health import Health
@@ -19,6 +20,7 @@ from ext_authz.runtime.key_report import KeyReport
 from ext_authz.runtime.reload import Reloader
 from ext_authz.runtime.service import CheckService
 from ext_authz.runtime.tls import ServerCertificates
+from ext_authz.runtime.tracing import close_traces, start_traces
 from ext_authz.runtime.transport import Transport
 from ext_authz.runtime.watch import FileWatch
 from ext_authz.snapshot import Snapshot
@@ -51,6 +53,7 @@ class Server:
         self._health = Health()
         self._metrics = Metrics()
         self._metrics.log_dropped = lambda: sink.dropped
+        self._caches = CacheReport()
         self._was_ready = False
         self._active: Active | None = None
         self._reloader: Reloader | None = None
@@ -71,8 +74,12 @@ class Server:
         handler = start_server_log(self._sink, configuration.log.level)
         try:
             log = DecisionLog(self._sink, allowed=configuration.log.allowed)
+            traces = None if configuration.telemetry.traces is None else start_traces(configuration.telemetry.traces)
+            if traces is not None:
+                self._metrics.spans = traces.counts
             active = self._active = Active(assembly, KeyReport(self._metrics), self._published)
-            self._metrics.key_set_ages = active.key_ages
+            self._metrics.key_sources = active.key_sources
+            self._metrics.caches = self._caches.counts
             self._metrics.reload(succeeded=True, now=time.time())
             listener = configuration.listener
             service = CheckService(
@@ -82,15 +89,23 @@ class Server:
                 log,
                 maximum_message_bytes=listener.maximum_message_bytes,
                 default_deadline=listener.default_deadline,
+                stage_interval=configuration.telemetry.stage_interval,
+                traces=traces,
             )
             certificates = None if assembly.tls is None else ServerCertificates(assembly.tls)
             self._reloader = Reloader(
                 self._path, watch, active, certificates=certificates, metrics=self._metrics, log=log
             )
             loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
-            transport = TRANSPORTS[listener.transport](listener, service.check, self._health, certificates)
+            # the other transport leaves the service to the `traceparent` of the request itself
+            options = {"reads_traceparent": True} if traces is not None and listener.transport == "grpcio" else {}
+            transport = TRANSPORTS[listener.transport](listener, service.check, self._health, certificates, **options)
             admin = AdminServer(self._metrics.registry(), self.readiness)
-            await self._serve(active, self._reloader, transport, admin)
+            try:
+                await self._serve(active, self._reloader, transport, admin)
+            finally:
+                if traces is not None:
+                    await close_traces(traces)
         finally:
             logging.getLogger().removeHandler(handler)
 
@@ -141,6 +156,7 @@ class Server:
 
     def _published(self, snapshot: Snapshot) -> None:
         self._metrics.generation = snapshot.generation
+        self._caches.published(snapshot)
         self._update_health()
 
     def _update_health(self) -> None:

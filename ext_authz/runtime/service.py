@@ -8,9 +8,10 @@ one. Each decision thus sees exactly one snapshot from start to end, and never a
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from ext_authz.authorizer import authorize
 from ext_authz.decision import Decision, Deny, Diagnostics
@@ -19,12 +20,14 @@ from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.need import Need
 from ext_authz.snapshot import Snapshot
+from ext_authz.telemetry.decision_id import decision_ids
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.metrics import Metrics
+from ext_authz.telemetry.traceparent import HEADER as TRACEPARENT
 from ext_authz.wire.check_request import parse_check_request
 from ext_authz.wire.check_response import says_internal_error, serialize
 
-__all__ = ["CheckService", "CurrentSnapshot", "KeySource", "margin"]
+__all__ = ["CheckService", "CurrentSnapshot", "KeySource", "Traces", "margin"]
 
 MAX_NEEDS = 3
 """Needs fulfilled for one request: one for its token, and two more for reloads that happen meanwhile."""
@@ -58,6 +61,19 @@ class KeySource(Protocol):
         ...
 
 
+class Traces(Protocol):
+    """Who records decisions of traces."""
+
+    def record(self, traceparent: str, decision: Decision, decision_id: str, times: tuple[float, float, float]) -> str:
+        """As `telemetry.traces.CheckTraces.record`."""
+        ...
+
+
+# A check that is under way: `time.perf_counter()` when its bytes came and when they were parsed, and the `traceparent` of
+# its gRPC call, None when nobody looked. A plain tuple, because one is made twice for every request.
+_Started: TypeAlias = tuple[float, float, str | None]
+
+
 def margin(remaining: float) -> float:
     """Seconds to keep of `remaining` for the answer to reach Envoy before it gives up."""
     return min(MAXIMUM_MARGIN, max(MINIMUM_MARGIN, MARGIN_SHARE * remaining))
@@ -75,6 +91,9 @@ class CheckService:
         *,
         maximum_message_bytes: int,
         default_deadline: float,
+        stage_interval: int = 0,
+        traces: Traces | None = None,
+        random_bits: Callable[[int], int] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Wire up.
@@ -86,6 +105,9 @@ class CheckService:
             log: records.
             maximum_message_bytes: a larger request is denied unparsed.
             default_deadline: seconds a call may take when the caller did not say.
+            stage_interval: the stages of one decision in so many are measured; 0 for none.
+            traces: records the decisions of traces; None for no traces.
+            random_bits: for decision ids; by default a generator of this service's own.
             clock: seconds since the epoch.
         """
         self._current = current
@@ -95,16 +117,22 @@ class CheckService:
         self._maximum_message_bytes = maximum_message_bytes
         self._default_deadline = default_deadline
         self._clock = clock
+        self._stage_interval = stage_interval
+        self._until_stages = stage_interval
+        self._traces = traces
+        # a service of its own is made in each process, so no two processes share a generator's state
+        self._new_id = decision_ids(random_bits or random.Random().getrandbits)  # noqa: S311 - an id is no secret
         # made now, so that nothing is left that could fail when it is needed
         self._internal_denials = Denials(DenialSettings())
         self._internal_error = serialize(self._internal_denials.deny(Reason.INTERNAL_ERROR))
 
-    def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
+    def check(self, request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes | Awaitable[bytes]:
         """Answer one CheckRequest; see `transport.CheckCall`. Never raises, never answers with an error of the transport.
 
         A gRPC error would hand the decision to Envoy's `failure_mode_allow`.
         """
-        started = time.perf_counter()
+        arrived = time.perf_counter()
+        started: _Started = (arrived, arrived, traceparent)
         now = self._clock()
         facts: RequestFacts | None = None
         try:
@@ -116,6 +144,7 @@ class CheckService:
                     refusal.reason, takes_token=False, diagnostics=Diagnostics(detail=refusal.detail)
                 )
                 return self._answer(denial, None, now, started)
+            started = (arrived, time.perf_counter(), traceparent)
             outcome = authorize(facts, snapshot, now)
             if isinstance(outcome, Need):
                 if self._keys.may_fetch(outcome, now):
@@ -132,7 +161,7 @@ class CheckService:
             raise Refusal(Reason.REQUEST_MALFORMED, "the message is larger than the configured maximum")
         return parse_check_request(request)
 
-    async def _wait(self, facts: RequestFacts, need: Need, deadline: float | None, started: float) -> bytes:
+    async def _wait(self, facts: RequestFacts, need: Need, deadline: float | None, started: _Started) -> bytes:
         self._metrics.waiting += 1
         try:
             decision = await self._decide_with(need, facts, deadline)
@@ -169,28 +198,73 @@ class CheckService:
         return snapshot.denials.deny(reason, diagnostics=about)
 
     def _answer(
-        self, decision: Decision, facts: RequestFacts | None, now: float, started: float, *, waited: bool = False
+        self, decision: Decision, facts: RequestFacts | None, now: float, started: _Started, *, waited: bool = False
     ) -> bytes:
-        response = serialize(decision)
+        decided = time.perf_counter()
+        decision_id = self._new_id()
+        id_in_metadata = self._current.snapshot.id_in_metadata
+        response = serialize(decision, decision_id, id_in_metadata=id_in_metadata)
         if says_internal_error(response):
             # an allowed request whose changes cannot be written: the records say what Envoy is told
             _logger.error("an allowed request could not be answered and was denied")
             self._metrics.internal_error()
             about = decision.diagnostics._replace(detail="the changes to the request cannot be written")
             decision = self._internal_denials.deny(Reason.INTERNAL_ERROR, diagnostics=about)
-        latency = time.perf_counter() - started
-        self._metrics.check(decision, latency, waited=waited)
-        self._log.record(decision, facts, now, latency)
+            response = serialize(decision, decision_id, id_in_metadata=id_in_metadata)
+        ended = time.perf_counter()
+        if not waited:
+            self._until_stages -= 1
+            if self._until_stages == 0:
+                self._until_stages = self._stage_interval
+                arrived, parsed, _ = started
+                self._metrics.stages(parsed - arrived, decided - parsed, ended - decided)
+        self._tell(decision, decision_id, facts, started, now=now, times=(decided, ended), waited=waited)
         return response
 
-    def _fail(self, error: Exception, facts: RequestFacts | None, now: float, started: float) -> bytes:
+    def _tell(
+        self,
+        decision: Decision,
+        decision_id: str,
+        facts: RequestFacts | None,
+        started: _Started,
+        *,
+        now: float,
+        times: tuple[float, float],
+        waited: bool,
+    ) -> None:
+        """Count, trace and log one decision, which was made and written at these `time.perf_counter()`."""
+        arrived, parsed, traceparent = started
+        decided, ended = times
+        latency = ended - arrived
+        trace_id = ""
+        if self._traces is not None:
+            if traceparent is None:
+                traceparent = _traceparent(facts)
+            trace_id = self._traces.record(
+                traceparent, decision, decision_id, (parsed - arrived, decided - arrived, latency)
+            )
+        self._metrics.check(decision, latency, waited=waited, decision_id=decision_id, trace_id=trace_id, now=now)
+        self._log.record(decision, facts, now, latency, decision_id=decision_id, traceparent=traceparent)
+
+    def _fail(self, error: Exception, facts: RequestFacts | None, now: float, started: _Started) -> bytes:
         """Deny because of `error`, whatever else still works."""
+        response = self._internal_error
         with contextlib.suppress(Exception):
             _logger.error("a check failed and was denied", exc_info=error)
             self._metrics.internal_error()
-            latency = time.perf_counter() - started
             about = Diagnostics(detail="see the server log for the exception")
             denial = self._internal_denials.deny(Reason.INTERNAL_ERROR, diagnostics=about)
-            self._metrics.check(denial, latency, waited=False)
-            self._log.record(denial, facts, now, latency)
-        return self._internal_error
+            decision_id = self._new_id()
+            response = serialize(denial, decision_id)
+            ended = time.perf_counter()
+            self._tell(denial, decision_id, facts, started, now=now, times=(ended, ended), waited=False)
+        return response
+
+
+def _traceparent(facts: RequestFacts | None) -> str:
+    """The request's own, which is that of Envoy's caller; empty when there is none."""
+    try:
+        return "" if facts is None else facts.headers.joined(TRACEPARENT) or ""
+    except Refusal:
+        # not UTF-8
+        return ""

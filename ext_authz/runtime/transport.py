@@ -15,12 +15,16 @@ CHECK_METHOD = "/envoy.service.auth.v3.Authorization/Check"
 class CheckCall(Protocol):
     """`CheckService.check`."""
 
-    def __call__(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
+    def __call__(
+        self, request: bytes, deadline: float | None, traceparent: str | None = None
+    ) -> bytes | Awaitable[bytes]:
         """Answer one serialized CheckRequest with a serialized CheckResponse.
 
         Args:
             request: the message, of any size up to `message_ceiling`, possibly malformed.
             deadline: `time.monotonic()` at which the caller gives up; None when it did not say.
+            traceparent: of the call itself, which is Envoy's own span; None when it has none or the transport does not look.
+                The request's own is then taken.
 
         Returns:
             The response, or the promise of one. Neither ever raises for what the request holds.

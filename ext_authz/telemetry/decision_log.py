@@ -9,8 +9,11 @@ from typing import NamedTuple
 import orjson
 
 from ext_authz.decision import Allow, Decision, Diagnostics
+from ext_authz.errors import Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.telemetry.line_sink import LineSink
+from ext_authz.telemetry.traceparent import HEADER as TRACEPARENT
+from ext_authz.telemetry.traceparent import parse_traceparent
 
 __all__ = ["MAX_FIELD", "MAX_PATH", "DecisionLog", "DecisionRecord", "json_line"]
 
@@ -19,6 +22,9 @@ MAX_PATH = 1_024
 
 MAX_FIELD = 256
 """Characters of any other field a client may choose. A SPIFFE ID may have 2,048 bytes and is kept whole."""
+
+_SAMPLE_STEPS = 1 << 32
+_EVERYTHING = "g"  # above every hexadecimal digit
 
 # what may hold a credential ends the logged path: query, fragment, path parameters, also percent-encoded
 _PATH_END = re.compile(r"[?#;]|%(?:25)*(?:3[fFbB]|23)")
@@ -57,7 +63,11 @@ class DecisionRecord(NamedTuple):
         host: as `method`.
         path: raw with query, at most MAX_PATH characters; cut again when rendered.
         source_address: of the connection.
-        request_id: Envoy's.
+        request_id: Envoy's stream id.
+        decision_id: ours.
+        client_request_id: the request's `x-request-id`, which Envoy's access log has; at most MAX_FIELD characters.
+        traceparent: the request's, or its gRPC call's; bounded as well.
+        sample: the part of allow decisions that is logged; 1 for a denial.
         diagnostics: who and which rule.
     """
 
@@ -71,14 +81,20 @@ class DecisionRecord(NamedTuple):
     path: str
     source_address: str
     request_id: str
+    decision_id: str
+    client_request_id: str
+    traceparent: str
+    sample: float
     diagnostics: Diagnostics
 
     def render(self) -> str:
         """The line."""
         about = self.diagnostics
+        trace = parse_traceparent(self.traceparent) if self.traceparent else None
         fields: dict[str, object] = {
             "time": timestamp(self.at),
             "log": "decision",
+            "decision_id": self.decision_id or None,
             "decision": self.verdict,
             "reason": self.reason,
             "http_status": self.http_status,
@@ -96,6 +112,9 @@ class DecisionRecord(NamedTuple):
             "path": _without_token(_PATH_END.split(self.path, maxsplit=1)[0]),
             "source_address": self.source_address or None,
             "request_id": self.request_id or None,
+            "x_request_id": _without_token(self.client_request_id) or None,
+            "trace_id": None if trace is None else trace.trace_id,
+            "sample": None if self.sample == 1 else self.sample,
             "latency_us": round(self.latency * 1_000_000),
             "detail": about.detail or None,
         }
@@ -105,14 +124,35 @@ class DecisionRecord(NamedTuple):
 class DecisionLog:
     """Takes decisions on the request path and leaves the writing to the sink."""
 
-    __slots__ = ("_sink", "allowed")
+    __slots__ = ("_allowed", "_below", "_sink")
 
-    def __init__(self, sink: LineSink, *, allowed: bool = True) -> None:
-        """Write to `sink`; allow decisions only while `allowed`."""
+    def __init__(self, sink: LineSink, *, allowed: float = 1.0) -> None:
+        """Write to `sink`: every denial, and the part `allowed` (0 to 1) of the decisions that allow."""
         self._sink = sink
         self.allowed = allowed
 
-    def record(self, decision: Decision, facts: RequestFacts | None, now: float, latency: float) -> None:
+    @property
+    def allowed(self) -> float:
+        """The part of allow decisions that is logged; denials always are."""
+        return self._allowed
+
+    @allowed.setter
+    def allowed(self, ratio: float) -> None:
+        self._allowed = ratio
+        # Ids are evenly distributed hexadecimal digits of one length, which sort as the numbers they stand for: which
+        # decisions are logged can be told from their ids, and the choice is one comparison.
+        self._below = _EVERYTHING if ratio >= 1 else f"{int(ratio * _SAMPLE_STEPS):08x}" if ratio > 0 else ""
+
+    def record(
+        self,
+        decision: Decision,
+        facts: RequestFacts | None,
+        now: float,
+        latency: float,
+        *,
+        decision_id: str = "",
+        traceparent: str | None = None,
+    ) -> None:
         """Queue the record of one decision.
 
         Args:
@@ -120,10 +160,14 @@ class DecisionLog:
             facts: what it was about; None when the request could not be parsed.
             now: seconds since the epoch.
             latency: seconds.
+            decision_id: of the decision.
+            traceparent: of the gRPC call; by default that of the request.
         """
         allowed = isinstance(decision, Allow)
-        if allowed and not self.allowed:
+        if allowed and decision_id >= self._below:
             return
+        if traceparent is None:
+            traceparent = _header(facts, TRACEPARENT) if facts else ""
         self._sink.put(
             DecisionRecord(
                 at=now,
@@ -136,9 +180,21 @@ class DecisionLog:
                 path=facts.path[:MAX_PATH] if facts else "",
                 source_address=facts.source_address[:MAX_FIELD] if facts else "",
                 request_id=facts.request_id[:MAX_FIELD] if facts else "",
+                decision_id=decision_id,
+                client_request_id=_header(facts, "x-request-id") if facts else "",
+                traceparent=traceparent[:MAX_FIELD],
+                sample=self._allowed if allowed else 1.0,
                 diagnostics=decision.diagnostics,
             )
         )
+
+
+def _header(facts: RequestFacts, name: str) -> str:
+    try:
+        return (facts.headers.joined(name) or "")[:MAX_FIELD]
+    except Refusal:
+        # not UTF-8
+        return ""
 
 
 def timestamp(at: float) -> str:

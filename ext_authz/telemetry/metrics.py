@@ -5,40 +5,20 @@ someone scrapes. Every label value is an enum member or a name from the configur
 number of series is bounded even if that should fail one day.
 """
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from itertools import accumulate
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeAlias
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ext_authz import __version__
+from ext_authz.cache import CacheCounts
 from ext_authz.decision import Allow, Decision
+from ext_authz.telemetry.durations import STAGE_BUCKETS, Durations
 
-__all__ = ["BUCKETS", "MAX_SERIES", "Metrics"]
-
-BUCKETS = (
-    0.000_025,
-    0.000_05,
-    0.000_1,
-    0.000_25,
-    0.000_5,
-    0.001,
-    0.002_5,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.2,  # Envoy's default timeout for the filter
-    0.5,
-    1.0,
-    5.0,
-)
-"""Upper bounds in seconds: from a warm decision to a fetch that takes as long as it may."""
+__all__ = ["MAX_SERIES", "KeySource", "Metrics"]
 
 MAX_SERIES = 20_000
 """Distinct (decision, reason, policy, rule, issuer) counted; beyond it only decision and reason are kept.
@@ -48,23 +28,30 @@ MAX_SERIES = 20_000
 
 _Series: TypeAlias = tuple[str, str, str, str, str]
 
+_STATES = ("serving", "failing", "unavailable")
 
-class _Durations:
-    """One histogram's counts; `bisect_left` because a bucket's upper bound is inclusive."""
 
-    __slots__ = ("counts", "total")
+class KeySource(NamedTuple):
+    """How the keys of one issuer stand.
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.total = 0.0
+    Attributes:
+        issuer: its name in the configuration.
+        age: seconds since the keys that serve were fetched, or None when there are none.
+        keys: how many serve.
+        failures: attempts that failed since the last that did not.
+    """
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.total += seconds
+    issuer: str
+    age: float | None
+    keys: int
+    failures: int
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        bounds = [*map(repr, BUCKETS), "+Inf"]
-        return list(zip(bounds, map(float, accumulate(self.counts.copy())), strict=True))
+    @property
+    def state(self) -> str:
+        """`unavailable` without keys, `failing` when the last attempt to refresh them failed, else `serving`."""
+        if self.age is None:
+            return "unavailable"
+        return "failing" if self.failures else "serving"
 
 
 class Metrics(Collector):
@@ -75,7 +62,9 @@ class Metrics(Collector):
         generation: of the snapshot that decides.
         reloaded_at: when the configuration was last loaded without error, seconds since the epoch.
         log_dropped: gives the number of log lines lost so far.
-        key_set_ages: gives, by issuer, the age in seconds of the keys in use.
+        key_sources: gives how the keys of each issuer stand.
+        caches: gives, by name, what each cache has done so far.
+        spans: gives, by outcome, how many spans of traces there were so far.
     """
 
     def __init__(self) -> None:
@@ -84,12 +73,17 @@ class Metrics(Collector):
         self.generation = 0
         self.reloaded_at = 0.0
         self.log_dropped: Callable[[], int] = int
-        self.key_set_ages: Callable[[], Mapping[str, float]] = dict
+        self.key_sources: Callable[[], Iterable[KeySource]] = tuple
+        self.caches: Callable[[], Mapping[str, CacheCounts]] = dict
+        self.spans: Callable[[], Mapping[str, int]] = dict
         self._checks: dict[_Series, int] = {}
-        self._durations = _Durations()
-        self._waited = _Durations()
+        self._durations = Durations()
+        self._waited = Durations()
+        self._stages = {stage: Durations(STAGE_BUCKETS) for stage in ("parse", "authorize", "serialize")}
         self._reloads = Counter({"success": 0, "failure": 0})
+        self._reload_failed = False
         self._key_fetches: Counter[tuple[str, str]] = Counter()
+        self._key_faults: Counter[tuple[str, str]] = Counter()
         self._errors = 0
 
     def registry(self) -> CollectorRegistry:
@@ -101,8 +95,26 @@ class Metrics(Collector):
         GCCollector(registry=registry)
         return registry
 
-    def check(self, decision: Decision, seconds: float, *, waited: bool) -> None:
-        """Count one decision that took `seconds`; `waited` when it needed I/O."""
+    def check(
+        self,
+        decision: Decision,
+        seconds: float,
+        *,
+        waited: bool,
+        decision_id: str = "",
+        trace_id: str = "",
+        now: float = 0.0,
+    ) -> None:
+        """Count one decision.
+
+        Args:
+            decision: made.
+            seconds: it took, from request bytes to response bytes.
+            waited: it needed I/O.
+            decision_id: for the exemplar of its bucket; none without.
+            trace_id: as `decision_id`, of a trace that is recorded.
+            now: seconds since the epoch.
+        """
         verdict = "allow" if isinstance(decision, Allow) else "deny"
         about = decision.diagnostics
         series = (verdict, decision.reason.value, about.policy or "", about.rule or "", about.issuer or "")
@@ -114,17 +126,26 @@ class Metrics(Collector):
         else:
             bounded = (verdict, decision.reason.value, "", "", "")
             checks[bounded] = checks.get(bounded, 0) + 1
-        (self._waited if waited else self._durations).observe(seconds)
+        (self._waited if waited else self._durations).observe_decision(seconds, decision_id, trace_id, now)
+
+    def stages(self, parse: float, authorize: float, serialize: float) -> None:
+        """Observe how long the parts of one decision took, in seconds."""
+        self._stages["parse"].observe(parse)
+        self._stages["authorize"].observe(authorize)
+        self._stages["serialize"].observe(serialize)
 
     def reload(self, *, succeeded: bool, now: float) -> None:
         """Count one attempt to load the configuration, at `now` (seconds since the epoch)."""
         self._reloads["success" if succeeded else "failure"] += 1
+        self._reload_failed = not succeeded
         if succeeded:
             self.reloaded_at = now
 
-    def key_fetch(self, issuer_name: str, *, succeeded: bool) -> None:
-        """Count one fetch of an issuer's keys."""
-        self._key_fetches[issuer_name, "success" if succeeded else "failure"] += 1
+    def key_fetch(self, issuer_name: str, *, fault: str | None = None) -> None:
+        """Count one fetch of an issuer's keys, with the `fault` of one that failed."""
+        self._key_fetches[issuer_name, "success" if fault is None else "failure"] += 1
+        if fault is not None:
+            self._key_faults[issuer_name, fault] += 1
 
     def internal_error(self) -> None:
         """Count one exception that became a denial."""
@@ -133,25 +154,16 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The families, from copies that no later count changes."""
         yield from self._collect_checks(dict(self._checks))
-        yield self._collect_durations()
+        yield from self._collect_durations()
         yield _gauge("ext_authz_checks_waiting", "Checks that wait for I/O.", self.waiting)
-        yield _gauge("ext_authz_configuration_generation", "Generation of the snapshot that decides.", self.generation)
-        yield _gauge(
-            "ext_authz_configuration_loaded_timestamp_seconds",
-            "When the configuration was last loaded without error.",
-            self.reloaded_at,
-        )
-        reloads = CounterMetricFamily("ext_authz_reloads", "Attempts to load the configuration.", labels=["result"])
-        for result, count in self._reloads.items():
-            reloads.add_metric([result], count)
-        yield reloads
+        yield from self._collect_configuration()
         yield from self._collect_keys()
-        errors = CounterMetricFamily("ext_authz_internal_errors", "Exceptions that became denials.")
-        errors.add_metric([], self._errors)
-        yield errors
-        dropped = CounterMetricFamily("ext_authz_log_dropped", "Log lines lost because the reader was too slow.")
-        dropped.add_metric([], self.log_dropped())
-        yield dropped
+        yield from self._collect_caches()
+        yield _counter("ext_authz_internal_errors", "Exceptions that became denials.", self._errors)
+        yield _counter(
+            "ext_authz_log_dropped", "Log lines lost because the reader was too slow or gone.", self.log_dropped()
+        )
+        yield _counters("ext_authz_spans", "Spans of traces by what became of them.", "result", self.spans())
         build = GaugeMetricFamily("ext_authz_build_info", "The version that runs.", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
@@ -176,7 +188,7 @@ class Metrics(Collector):
                 family.add_metric(list(values), count)
             yield family
 
-    def _collect_durations(self) -> Metric:
+    def _collect_durations(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(
             "ext_authz_check_duration_seconds",
             "Time from request bytes to response bytes; `waited` when it needed I/O.",
@@ -184,22 +196,86 @@ class Metrics(Collector):
         )
         for label, durations in (("false", self._durations), ("true", self._waited)):
             family.add_metric([label], durations.cumulative(), durations.total)
-        return family
+        yield family
+        family = HistogramMetricFamily(
+            "ext_authz_check_stage_duration_seconds",
+            "Time of the parts of a decision that did not wait, measured for one in `stage_interval`.",
+            labels=["stage"],
+        )
+        for stage, durations in self._stages.items():
+            family.add_metric([stage], durations.cumulative(), durations.total)
+        yield family
+
+    def _collect_configuration(self) -> Iterator[Metric]:
+        yield _gauge("ext_authz_configuration_generation", "Generation of the snapshot that decides.", self.generation)
+        yield _gauge(
+            "ext_authz_configuration_loaded_timestamp_seconds",
+            "When the configuration was last loaded without error.",
+            self.reloaded_at,
+        )
+        yield _gauge(
+            "ext_authz_configuration_reload_failed",
+            "1 while the files are not what decides, because they could not be loaded.",
+            int(self._reload_failed),
+        )
+        yield _counters("ext_authz_reloads", "Attempts to load the configuration.", "result", self._reloads)
 
     def _collect_keys(self) -> Iterator[Metric]:
         fetches = CounterMetricFamily("ext_authz_key_fetches", "Fetches of signing keys.", labels=["issuer", "result"])
         for (issuer, result), count in dict(self._key_fetches).items():
             fetches.add_metric([issuer, result], count)
         yield fetches
+        faults = CounterMetricFamily(
+            "ext_authz_key_fetch_faults", "Why fetches of signing keys failed.", labels=["issuer", "fault"]
+        )
+        for (issuer, fault), count in dict(self._key_faults).items():
+            faults.add_metric([issuer, fault], count)
+        yield faults
         ages = GaugeMetricFamily(
             "ext_authz_key_set_age_seconds", "Time since the keys in use were fetched.", labels=["issuer"]
         )
-        for issuer, age in self.key_set_ages().items():
-            ages.add_metric([issuer], age)
-        yield ages
+        keys = GaugeMetricFamily("ext_authz_key_set_keys", "Keys that serve.", labels=["issuer"])
+        failures = GaugeMetricFamily(
+            "ext_authz_key_source_failures", "Fetches that failed since the last that did not.", labels=["issuer"]
+        )
+        states = GaugeMetricFamily(
+            "ext_authz_key_source_state", "1 for the state that an issuer's keys are in.", labels=["issuer", "state"]
+        )
+        for source in self.key_sources():
+            if source.age is not None:
+                ages.add_metric([source.issuer], source.age)
+            keys.add_metric([source.issuer], source.keys)
+            failures.add_metric([source.issuer], source.failures)
+            for state in _STATES:
+                states.add_metric([source.issuer, state], int(state == source.state))
+        yield from (ages, keys, failures, states)
+
+    def _collect_caches(self) -> Iterator[Metric]:
+        caches = self.caches()
+        entries = GaugeMetricFamily("ext_authz_cache_entries", "Results remembered now.", labels=["cache"])
+        for name, counts in caches.items():
+            entries.add_metric([name], counts.entries)
+        yield entries
+        hits = {name: counts.hits for name, counts in caches.items()}
+        yield _counters("ext_authz_cache_hits", "Look-ups that found a result.", "cache", hits)
+        misses = {name: counts.misses for name, counts in caches.items()}
+        yield _counters("ext_authz_cache_misses", "Look-ups that found none.", "cache", misses)
 
 
 def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, documentation)
     family.add_metric([], value)
+    return family
+
+
+def _counter(name: str, documentation: str, value: float) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, documentation)
+    family.add_metric([], value)
+    return family
+
+
+def _counters(name: str, documentation: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
     return family

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 
-from ext_authz.cache import BoundedCache
+from ext_authz.cache import BoundedCache, CacheCounts
 from ext_authz.errors import Reason
 from ext_authz.principal import VerifiedToken
 
@@ -92,6 +92,16 @@ class TokenCache:
     def keep_refusal(self, digest: bytes, refusal: CachedRefusal, now: float) -> None:
         """Remember a refusal for REFUSAL_SECONDS."""
         self._refusals.put(digest, refusal, now + REFUSAL_SECONDS)
+
+    @property
+    def token_counts(self) -> CacheCounts:
+        """Of verified tokens, for metrics."""
+        return self._tokens.counts
+
+    @property
+    def refusal_counts(self) -> CacheCounts:
+        """Of refused tokens, which are looked for only where no verified one was found."""
+        return self._refusals.counts
 
     def __len__(self) -> int:
         return len(self._tokens) + len(self._refusals)

@@ -9,9 +9,14 @@ request headers; every version that knows both prefers the former where it is pr
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
+from google.protobuf.struct_pb2 import Struct, Value
+
 from ext_authz.decision import Allow, Decision, Deny, Mutations
+from ext_authz.errors import Reason
+from ext_authz.principal import JsonValue
 from ext_authz.wire._pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption, QueryParameter
 from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import (
     CheckResponse,
@@ -21,7 +26,10 @@ from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import (
 from ext_authz.wire.encoding import delimited, tag_of
 from ext_authz.wire.metadata import struct_bytes
 
-__all__ = ["says_internal_error", "serialize"]
+__all__ = ["DECISION_ID_LENGTH", "says_internal_error", "serialize"]
+
+DECISION_ID_LENGTH = 32
+"""Characters, all ASCII: with a fixed length everything around an id is encoded once."""
 
 _GRPC_CODES = {
     400: 3,  # INVALID_ARGUMENT
@@ -61,6 +69,33 @@ _KEY = tag_of(HeaderValue, "key")
 _VALUE = tag_of(HeaderValue, "value")
 
 
+# one entry of `Struct.fields` is a message with a key and a Value, as every protobuf map
+_FIELDS = tag_of(Struct, "fields")
+_ENTRY_KEY, _ENTRY_VALUE = b"\x0a", b"\x12"
+_STRING_VALUE = tag_of(Value, "string_value")
+
+
+def _entry_until_its_text(key: str, length: int) -> bytes:
+    """A text entry of a Struct, without the text itself, which is `length` bytes and comes last."""
+    text = b"\x00" * length
+    value = delimited(_STRING_VALUE, text)
+    entry = delimited(_FIELDS, delimited(_ENTRY_KEY, key.encode()) + delimited(_ENTRY_VALUE, value))
+    return entry.removesuffix(text)
+
+
+_ID_ENTRY = _entry_until_its_text("decision_id", DECISION_ID_LENGTH)
+
+
+def _until_the_id(reason: Reason) -> bytes:
+    """Metadata that tells the reason and the decision id, without the id, which comes last."""
+    reason_entry = _entry_until_its_text("reason", len(reason.value)) + reason.value.encode()
+    content = reason_entry + _ID_ENTRY
+    return delimited(_METADATA, content + b"\x00" * DECISION_ID_LENGTH)[:-DECISION_ID_LENGTH]
+
+
+_UNTIL_THE_ID = {reason: _until_the_id(reason) for reason in Reason}
+
+
 def _overwriting(*, keep_empty_value: bool) -> bytes:
     option = HeaderValueOption(
         append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD, keep_empty_value=keep_empty_value
@@ -75,7 +110,13 @@ _OVERWRITE = _overwriting(keep_empty_value=False)
 _OVERWRITE_WITH_EMPTY = _overwriting(keep_empty_value=True)
 
 
-def serialize(decision: Decision, *, errors_as_error_response: bool = False) -> bytes:
+def serialize(
+    decision: Decision,
+    decision_id: str = "",
+    *,
+    id_in_metadata: bool = True,
+    errors_as_error_response: bool = False,
+) -> bytes:
     """The answer to Envoy.
 
     An `Allow` that cannot be written (a header name that is no token, a control character in a value, text that is not
@@ -84,6 +125,9 @@ def serialize(decision: Decision, *, errors_as_error_response: bool = False) -> 
 
     Args:
         decision: what was decided.
+        decision_id: `DECISION_ID_LENGTH` ASCII characters, told in the metadata together with the reason and in the body of a
+            denial that asks for it; empty for a decision without one.
+        id_in_metadata: whether the metadata tells `decision_id` and `reason`.
         errors_as_error_response: answer denials with a status of 500 and above as Envoy's `error_response`, which hands
             the decision to the operator's `failure_mode_allow`.
 
@@ -92,7 +136,9 @@ def serialize(decision: Decision, *, errors_as_error_response: bool = False) -> 
     """
     try:
         if isinstance(decision, Allow):
-            return _allowed(decision)
+            return _allowed(decision, decision_id if id_in_metadata else "")
+        if decision_id:
+            return _identified_denied(decision, decision_id, id_in_metadata, errors_as_error_response)
         return _denied(decision, errors_as_error_response)
     except Exception:  # noqa: BLE001 - whatever cannot be said is a denial, never an error of the call
         return _FAILED_AS_ERROR if errors_as_error_response else _FAILED
@@ -103,15 +149,32 @@ def says_internal_error(response: bytes) -> bool:
     return response in (_FAILED, _FAILED_AS_ERROR)
 
 
-def _allowed(decision: Allow) -> bytes:
+def _id_bytes(decision_id: str) -> bytes:
+    if len(decision_id) != DECISION_ID_LENGTH:
+        raise ValueError("a decision id has another length")
+    return decision_id.encode("ascii")
+
+
+def _metadata(values: Mapping[str, JsonValue], reason: Reason, decision_id: str) -> bytes:
+    """The dynamic metadata field: a rule's own values, and what is ours where both have the same name."""
+    if not decision_id:
+        return delimited(_METADATA, struct_bytes(values)) if values else b""
+    if not values:
+        return _UNTIL_THE_ID[reason] + _id_bytes(decision_id)
+    own: dict[str, JsonValue] = {**values, "reason": reason.value}
+    own.pop("decision_id", None)
+    return delimited(_METADATA, struct_bytes(own) + _ID_ENTRY + _id_bytes(decision_id))
+
+
+def _allowed(decision: Allow, decision_id: str) -> bytes:
     mutations = decision.mutations
     parts = [_header(_REQUEST_HEADER, name, value) for name, value in mutations.set_request_headers]
     parts.append(_removals(mutations.remove_request_headers))
     if mutations.set_response_headers or mutations.set_query_parameters or mutations.remove_query_parameters:
         parts += _rarer_mutations(mutations)
     response = _OK_STATUS + delimited(_OK_RESPONSE, b"".join(parts))
-    if decision.dynamic_metadata:
-        response += delimited(_METADATA, struct_bytes(decision.dynamic_metadata))
+    if decision_id or decision.dynamic_metadata:
+        response += _metadata(decision.dynamic_metadata, decision.reason, decision_id)
     return response
 
 
@@ -170,6 +233,48 @@ def _denied(decision: Deny, errors_as_error_response: bool) -> bytes:
         except Exception:  # noqa: BLE001 - a denial without its metadata is still the denial
             return response
     return response
+
+
+def _identified_denied(decision: Deny, decision_id: str, id_in_metadata: bool, errors_as_error_response: bool) -> bytes:
+    parts = _identified_denial(
+        decision.http_status,
+        decision.headers,
+        decision.identified_body or (decision.body,),
+        decision.reason if id_in_metadata and not decision.dynamic_metadata else None,
+        errors_as_error_response,
+    )
+    response = _id_bytes(decision_id).join(parts)
+    if decision.dynamic_metadata:
+        try:
+            response += _metadata(decision.dynamic_metadata, decision.reason, decision_id if id_in_metadata else "")
+        except Exception:  # noqa: BLE001 - a denial without its metadata is still the denial
+            return response
+    return response
+
+
+@lru_cache(maxsize=512)
+def _identified_denial(
+    http_status: int,
+    headers: tuple[tuple[str, str], ...],
+    body: tuple[str, ...],
+    reason: Reason | None,
+    errors_as_error_response: bool,
+) -> tuple[bytes, ...]:
+    """The whole response in parts between which the decision id stands, last in the metadata if there is a `reason`."""
+    response = CheckResponse.FromString(_denial(http_status, headers, "", errors_as_error_response))
+    field = "error_response" if response.HasField("error_response") else "denied_response"
+    answer = getattr(response, field).SerializeToString()
+    response.ClearField(field)
+    texts = [part.encode(errors="replace") for part in body]
+    size = sum(map(len, texts)) + DECISION_ID_LENGTH * (len(texts) - 1)
+    # the lengths in front are right for any id, because all are equally long
+    answer += delimited(tag_of(DeniedHttpResponse, "body"), b"\x00" * size)[:-size] if size else b""
+    head = delimited(tag_of(CheckResponse, field), answer + b"\x00" * size)
+    texts[0] = response.SerializeToString() + (head[:-size] if size else head) + texts[0]
+    if reason is not None:
+        texts[-1] += _UNTIL_THE_ID[reason]
+        texts.append(b"")
+    return tuple(texts)
 
 
 # denials are rendered once for each kind and scope set, so the same few come again and again

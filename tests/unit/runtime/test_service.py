@@ -41,7 +41,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, authorize: Authorize, *, may_fetch: bool = True) -> None:
         monkeypatch.setattr(module, "authorize", authorize)
-        self.snapshot = SimpleNamespace(denials=DENIALS, name="first")
+        self.snapshot = SimpleNamespace(denials=DENIALS, name="first", id_in_metadata=True)
         self.metrics = Metrics()
         self.sink = Collected()
         self.allowed_to_fetch = may_fetch
@@ -160,7 +160,7 @@ def test_a_need_is_fulfilled_and_the_decision_is_made_anew_on_the_snapshot_of_th
     def authorize(_: object, snapshot: Any, __: float, unmet: frozenset[Need] = frozenset()) -> Decision | Need:
         seen.append((snapshot.name, unmet))
         if snapshot.name == "first":
-            world.snapshot = SimpleNamespace(denials=DENIALS, name="second")
+            world.snapshot = SimpleNamespace(denials=DENIALS, name="second", id_in_metadata=True)
             return NEED
         assert world.metrics.waiting == 1
         return Allow(Reason.OK)
