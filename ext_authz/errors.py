@@ -36,6 +36,7 @@ class Reason(StrEnum):
     XFCC_JSON_NOT_SUPPORTED = "xfcc_json_not_supported"
     XFCC_TOO_FEW_ELEMENTS = "xfcc_too_few_elements"
     XFCC_BY_MISMATCH = "xfcc_by_mismatch"
+    XFCC_VIA_MISMATCH = "xfcc_via_mismatch"
     XFCC_HASH_MISMATCH = "xfcc_hash_mismatch"
     CERTIFICATE_HEADER_MALFORMED = "certificate_header_malformed"
     CERTIFICATE_CHAIN_WITHOUT_LEAF = "certificate_chain_without_leaf"

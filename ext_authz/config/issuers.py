@@ -53,6 +53,7 @@ class Issuers:
             issuer=written.issuer,
             audiences=frozenset(written.audiences),
             any_audience=written.insecure_any_audience,
+            plain_http=written.insecure_allow_http,
             keys=self._keys(written.keys),
             algorithms=frozenset(written.algorithms),
             types=frozenset(written.types),

@@ -45,6 +45,20 @@ class Xfcc(Written):
     by: Items[SpiffeIdText] = Field(default=(), examples=[["spiffe://cluster.local/ns/istio-system/sa/gateway"]])
     """Where not empty, the element's `By` must be one of these."""
 
+    via: Items[SpiffeIdText] = Field(default=(), examples=[["spiffe://cluster.local/ns/istio-system/sa/gateway"]])
+    """The proxies in front of the one that asks us, by SPIFFE ID; written exactly when `trusted_hops` is above 1."""
+
+    @model_validator(mode="after")
+    def _names_the_proxies_in_front(self) -> "Xfcc":
+        if self.trusted_hops > 1 and not self.via:
+            raise refuse(
+                "an element of a proxy in front is trusted and `via` does not say whose; write that proxy's SPIFFE ID",
+                at="trusted_hops",
+            )
+        if self.trusted_hops == 1 and self.via:
+            raise refuse("with one hop no proxy in front counts; remove `via`, or write `trusted_hops: 2`", at="via")
+        return self
+
 
 class PemHeader(Written):
     """A header with the certificate as URL-encoded PEM, which the proxy sets and never lets through from a client."""

@@ -86,7 +86,8 @@ def build_server(document: Document, files: NamedFiles, problems: Problems) -> S
         listener=listener,
         evidence=_evidence(spec.evidence),
         issuers=MappingProxyType(issuers.built),
-        bundles=bundles,
+        # bundles that were written and are not to verify with must not identify anyone
+        bundles=bundles if spec.evidence.chain_verified_by == "bundles" else (),
         insecure=tuple(issuers.insecure),
     )
 
@@ -173,7 +174,7 @@ def _certificate_source(source: WrittenSource) -> CertificateSource:
         case SourcePrincipal():
             return PrincipalSource()
         case Xfcc():
-            return XfccSource(source.trusted_hops, source.by)
+            return XfccSource(source.trusted_hops, source.by, source.via)
         case PemHeader():
             return PemHeaderSource(source.header)
         case ClientCert():

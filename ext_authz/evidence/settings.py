@@ -34,10 +34,23 @@ class XfccSource:
         by: where not empty, the element's `By` must be one of these, exactly. To be named where our own proxy only
             forwards the header, and for more than one hop, if clients may send XFCC text of their own: it is what tells
             a proxy's element from one that a client forged (see `ext_authz.evidence.trusted_hop`).
+        via: the SPIFFE IDs of the proxies in front of our own, named exactly when there is more than one hop. Whoever
+            can reach our proxy can write elements; only these may have written the ones that count.
+
+    Raises:
+        ValueError: for hops without `via`, or `via` without hops.
     """
 
     trusted_hops: int = 1
     by: tuple[str, ...] = ()
+    via: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a second hop that anybody could pretend to be."""
+        if (self.trusted_hops > 1) != bool(self.via):
+            raise ValueError(
+                "`via` names the proxies in front of the one that asks us: write it with more than one hop, and only then"
+            )
 
 
 @dataclass(frozen=True, slots=True)

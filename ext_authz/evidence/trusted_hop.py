@@ -18,6 +18,10 @@ What holds against it, each of them needed:
    and none configured, the `destination.principal` of the same CheckRequest, which Envoy takes from the certificate
    that it takes `By` from. The true element carries it too, so if any other element carries it, one of the two is forged.
 
+4. With more than one hop, each element but the leftmost of them must tell of a peer named in `via`: the text in front of
+   an element is what that peer sent, and a workload that goes round the gateway can send anything, `By` of the gateway
+   included.
+
 What remains: a URI SAN `spiffe://td/a;DNS=x` reads like the SAN `spiffe://td/a`. It matters for identity alone, so an
 authority that the proxy trusts must have signed that name; `PrincipalSource` beside this one shows the SAN as it is,
 and the two then disagree.
@@ -49,7 +53,7 @@ def select_element(
         destination_principal: `destination.principal`, or empty.
 
     Raises:
-        Refusal: XFCC_TOO_FEW_ELEMENTS, XFCC_BY_MISMATCH, or XFCC_MALFORMED for an element that Envoy cannot have
+        Refusal: XFCC_TOO_FEW_ELEMENTS, XFCC_VIA_MISMATCH, XFCC_BY_MISMATCH, or XFCC_MALFORMED for an element that Envoy cannot have
             written.
     """
     hops = source.trusted_hops
@@ -61,6 +65,10 @@ def select_element(
             raise Refusal(Reason.XFCC_MALFORMED, "the pairs are not in the order that Envoy writes")
         if element.quoted_keys & _NEVER_QUOTED:
             raise Refusal(Reason.XFCC_MALFORMED, "a quoted `By`, `URI` or `DNS`, which Envoy never writes")
+    for element in elements[len(elements) - hops + 1 :]:
+        # what is in front of an element was sent by the peer that the element tells of
+        if element.uris is None or len(element.uris) != 1 or element.uris[0] not in source.via:
+            raise Refusal(Reason.XFCC_VIA_MISMATCH, "an element that counts was not sent by a proxy named in `via`")
     selected = elements[-hops]
     if source.by and not set(source.by) & set(selected.by):
         raise Refusal(Reason.XFCC_BY_MISMATCH, "`By` names no trusted proxy")

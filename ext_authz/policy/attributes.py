@@ -110,7 +110,8 @@ def _audience(token: VerifiedToken) -> JsonValue:
 
 
 def _expiry(token: VerifiedToken) -> JsonValue:
-    return int(token.expires_at) if token.expires_at.is_integer() else token.expires_at
+    # `int.is_integer` came with Python 3.12
+    return int(token.expires_at) if float(token.expires_at).is_integer() else token.expires_at
 
 
 def _thumbprint(peer: Peer) -> JsonValue:

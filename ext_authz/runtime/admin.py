@@ -62,7 +62,8 @@ class AdminServer:
         self._registry = registry
         self._readiness = readiness
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        # in the order they came
+        self._connections: dict[asyncio.Task[None], None] = {}
 
     async def start(self, address: str) -> str:
         """Listen on `host:port` and return the address with its real port. Raises OSError."""
@@ -81,10 +82,14 @@ class AdminServer:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._connections.add(task)
+        if task is None:
+            raise AssertionError("asyncio calls this in a task")
+        if len(self._connections) >= MAX_CONNECTIONS:
+            # the oldest goes, not the newest: whoever only holds connections open must not shut the probes out
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.cancel()
+        self._connections[task] = None
         # `drain` returns when the kernel has everything, so that closing never waits for a client that does not read
         writer.transport.set_write_buffer_limits(high=0)
         try:
@@ -96,7 +101,7 @@ class AdminServer:
         except Exception:
             _logger.exception("admin request failed")
         finally:
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -94,9 +94,10 @@ async def _read(issuer: Issuer, seconds: float) -> bytes:
         case KeyFile():
             return await asyncio.to_thread(_read_file, source.path)
         case KeyUrl():
-            return await _get(source.url, source.ca_file, MAX_KEY_SET_BYTES, seconds)
+            url = require_fetchable(source.url, plain_http=issuer.plain_http)
+            return await _get(url, source.ca_file, MAX_KEY_SET_BYTES, seconds)
         case DiscoveredKeys():
-            url = await _discover(issuer.issuer, source, seconds)
+            url = await _discover(issuer, source, seconds)
             return await _get(url, source.ca_file, MAX_KEY_SET_BYTES, seconds)
         case _:
             assert_never(source)
@@ -111,20 +112,25 @@ def _read_file(path: str) -> bytes:
         raise KeyFetchError(KeyFetchFault.FILE_UNREADABLE, f"`{path}` cannot be read") from None
 
 
-async def _discover(issuer: str, source: DiscoveredKeys, seconds: float) -> str:
+async def _discover(issuer: Issuer, source: DiscoveredKeys, seconds: float) -> httpx.URL:
     """The `jwks_uri` of the issuer's metadata, from the first well-known location that has it."""
-    urls = (source.url,) if source.url is not None else metadata_urls(issuer)
+    written = (source.url,) if source.url is not None else metadata_urls(issuer.issuer, plain_http=issuer.plain_http)
     last: KeyFetchError | None = None
-    for url in urls:
+    for text in written:
         try:
+            url = require_fetchable(text, plain_http=issuer.plain_http)
             document = await _get(url, source.ca_file, MAX_METADATA_BYTES, seconds)
-            return _jwks_uri(document, issuer)
+            keys = require_fetchable(_jwks_uri(document, issuer.issuer), plain_http=issuer.plain_http)
+            if url.scheme == "https" and keys.scheme != "https":
+                # a document from elsewhere must not point at what listens on this machine
+                raise KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "metadata over https names keys over http")
+            return keys
         except KeyFetchError as error:
             last = error
     raise last or KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "the issuer has no well-known location")
 
 
-def metadata_urls(issuer: str) -> tuple[str, ...]:
+def metadata_urls(issuer: str, *, plain_http: bool = False) -> tuple[str, ...]:
     """Where an issuer's metadata can be, in order (RFC 8414 §3.1, §5; OpenID Connect Discovery 1.0 §4).
 
     RFC 8414 inserts the well-known part between host and path; OpenID Connect appends it.
@@ -132,7 +138,7 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
     Raises:
         KeyFetchError: URL_NOT_ALLOWED when the issuer identifier is no fetchable URL, or has a query.
     """
-    url = require_fetchable(issuer)
+    url = require_fetchable(issuer, plain_http=plain_http)
     if url.query:
         raise KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "an issuer identifier has no query (RFC 8414 §2)")
     origin = str(url.copy_with(path="/")).rstrip("/")
@@ -157,8 +163,8 @@ def _jwks_uri(document: bytes, issuer: str) -> str:
     return jwks_uri
 
 
-def require_fetchable(text: str) -> httpx.URL:
-    """The URL, when keys may come from it: https, or http to a loopback address.
+def require_fetchable(text: str, *, plain_http: bool = False) -> httpx.URL:
+    """The URL, when keys may come from it: https, or http to a loopback address; to any with `plain_http`.
 
     Raises:
         KeyFetchError: URL_NOT_ALLOWED for all others, and for any with user information or a fragment.
@@ -169,7 +175,8 @@ def require_fetchable(text: str) -> httpx.URL:
         raise KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "not a URL") from None
     if url.userinfo or url.fragment:
         raise KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "a URL with user information or a fragment")
-    if not url.host or url.scheme not in {"https", "http"} or (url.scheme == "http" and not _is_loopback(url.host)):
+    allowed = url.scheme == "https" or (url.scheme == "http" and (plain_http or _is_loopback(url.host)))
+    if not url.host or not allowed:
         raise KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "neither https, nor http to a loopback address")
     return url
 
@@ -183,9 +190,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _get(text: str, ca_file: str | None, limit: int, seconds: float) -> bytes:
+async def _get(url: httpx.URL, ca_file: str | None, limit: int, seconds: float) -> bytes:
     """The body of a 200 answer in JSON, of at most `limit` bytes."""
-    url = require_fetchable(text)
     context = await asyncio.to_thread(_tls_context, url.scheme, ca_file)
     try:
         # trust_env: a proxy or a .netrc of the environment is no part of our configuration

@@ -65,6 +65,7 @@ class Issuer:
         name: what policies call it.
         issuer: `iss`, compared exactly.
         audiences: the token's `aud` must hold one of these (RFC 9068 §4).
+        plain_http: fetch keys over http from any host. Only configuration with an `insecure_...` flag sets it.
         any_audience: accept any `aud`; `audiences` is empty then. Only configuration with an `insecure_...` flag sets it.
         keys: where its keys come from.
         algorithms: JWS `alg` values accepted.
@@ -94,3 +95,4 @@ class Issuer:
     scope_array: bool = False
     ignored_headers: frozenset[str] = frozenset()
     any_audience: bool = False
+    plain_http: bool = False

@@ -24,6 +24,7 @@ from support.pki import authority, self_signed, xfcc
 from support.tokens import AUDIENCE, ISSUER, NOW, access_token, claims, compact, issuer, json_bytes, signing_key
 
 from ext_authz.errors import Reason
+from ext_authz.evidence.settings import EvidenceSettings, XfccSource
 from ext_authz.need import KeysNeeded
 from ext_authz.policy.model import RoutePolicy, Target
 from ext_authz.policy.requirements import PeerRequirement, Requirement
@@ -31,6 +32,7 @@ from ext_authz.token.issuer import KeyUrl
 
 DEPLOYMENT = Deployment()
 BY = "spiffe://cluster.local/ns/billing/sa/api"
+GATEWAY = "spiffe://cluster.local/ns/istio-system/sa/gateway"
 
 
 def denied(answer: Answer, status: int, reason: Reason) -> None:
@@ -81,6 +83,20 @@ def test_the_hash_alone_proves_possession_in_a_sidecar() -> None:
     )
     assert answer.allowed
     assert answer.upstream_headers["x-caller"] == WEBSITE
+
+
+@pytest.mark.parametrize("by", [(), (GATEWAY,)])
+@pytest.mark.parametrize("by_proxy", [True, False])
+def test_02_a_workload_that_goes_round_the_gateway_cannot_write_the_gateways_element(
+    by: tuple[str, ...], by_proxy: bool
+) -> None:
+    source = XfccSource(2, by, via=(GATEWAY,))
+    deployment = Deployment(evidence=EvidenceSettings(certificate_sources=(source,), chain_verified_by_proxy=by_proxy))
+    forged = xfcc(CALLER, by=GATEWAY, with_cert=True)
+    headers = {"x-forwarded-client-cert": f"{forged},{xfcc(THIEF, by=BY)}"}
+    denied(deployment.request(token=bound_token(), leaf=None, headers=headers), 401, Reason.XFCC_VIA_MISMATCH)
+    headers = {"x-forwarded-client-cert": f"{forged},{xfcc(ROOT.svid(GATEWAY), by=BY)}"}
+    assert deployment.request(token=bound_token(), leaf=None, headers=headers).allowed
 
 
 def test_03_a_hash_that_is_not_of_the_certificate_beside_it_is_denied() -> None:

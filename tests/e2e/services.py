@@ -186,7 +186,7 @@ class Services:
     @cached_property
     def two_hops(self) -> ServerProcess:
         """Reads the XFCC element before the last, which the gateway wrote; takes small messages only."""
-        sources = [{"type": "xfcc", "trusted_hops": 2, "by": [GATEWAY]}]
+        sources = [{"type": "xfcc", "trusted_hops": 2, "by": [GATEWAY], "via": [GATEWAY]}]
         evidence = {"certificate_sources": sources, "chain_verified_by": "proxy"}
         listener = {"address": f"127.0.0.1:{self._tcp_port}", "maximum_message_bytes": SMALL_MESSAGE_BYTES}
         return self._serve("two-hops", listener, evidence)

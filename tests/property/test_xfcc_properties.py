@@ -169,7 +169,7 @@ def test_the_same_holds_two_hops_away(client_text: str | None, uris: list[str], 
     edge = as_envoy_writes(by, {"uri"}, "", uris, [])
     inner = f"By=spiffe://td/workload;Hash={'cc' * 32};URI={PROXY}"
     header = ",".join(text for text in (client_text, edge, inner) if text)
-    source = XfccSource(trusted_hops=2, by=tuple(by) if name_by else ())
+    source = XfccSource(trusted_hops=2, by=tuple(by) if name_by else (), via=(PROXY,))
     try:
         selected = select_element(parse_xfcc(header), source, "spiffe://td/workload")
     except Refusal:

@@ -84,7 +84,7 @@ spec:
     certificate_sources:
       - {type: source-certificate}
       - {type: source-principal}
-      - {type: xfcc, trusted_hops: 2, by: ["spiffe://a.b/c"]}
+      - {type: xfcc, trusted_hops: 2, by: ["spiffe://a.b/c"], via: ["spiffe://a.b/gateway"]}
       - {type: pem-header, header: X-Cert}
       - {type: client-cert}
     chain_verified_by: proxy
@@ -113,7 +113,7 @@ spec:
     assert config.evidence.certificate_sources == (
         SourceCertificateSource(),
         PrincipalSource(),
-        XfccSource(2, ("spiffe://a.b/c",)),
+        XfccSource(2, ("spiffe://a.b/c",), ("spiffe://a.b/gateway",)),
         PemHeaderSource("x-cert"),
         ClientCertSource(),
     )
@@ -468,3 +468,44 @@ def test_values_in_problems_are_bounded_and_printable(problems_of: Problems) -> 
     (problem,) = problems_of(SERVER.replace("trusted_hops: 1", '"a\\u001b\\n' + "x" * 500 + '": 1, trusted_hops: 1'))
     assert problem.isprintable()
     assert "…`" in problem
+
+
+EVIDENCE = (
+    "apiVersion: ext-authz/v1alpha1\nkind: Server\nspec:\n  policies: []\n  evidence:\n    chain_verified_by: proxy\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{type: xfcc, trusted_hops: 2}", "trusted_hops: an element of a proxy in front is trusted"),
+        ('{type: xfcc, trusted_hops: 1, via: ["spiffe://a.b/c"]}', "via: with one hop no proxy in front counts"),
+    ],
+)
+def test_the_proxies_in_front_are_named_exactly_when_there_are_some(folder: Path, source: str, problem: str) -> None:
+    (folder / "server.yaml").write_text(f"{EVIDENCE}    certificate_sources: [{source}]\n")
+    with pytest.raises(ConfigurationError) as error:
+        load(folder / "server.yaml")
+    assert any(problem in line for line in error.value.problems), error.value.problems
+
+
+def test_bundles_that_are_not_verified_with_identify_no_one(folder: Path) -> None:
+    (folder / "ca.pem").write_bytes(pki.authority().pem)
+    (folder / "server.yaml").write_text(
+        EVIDENCE.replace("proxy", "nobody")
+        + "    certificate_sources: [{type: source-certificate}]\n"
+        + "  trust_bundles: [{trust_domain: a.b, files: [ca.pem]}]\n"
+    )
+    configuration = load(folder / "server.yaml")
+    assert configuration.bundles == ()
+    assert any("never used" in warning for warning in configuration.warnings)
+
+
+def test_the_flag_for_plain_http_reaches_the_issuer(folder: Path) -> None:
+    issuer = (
+        "{name: a, issuer: 'http://a.b', audiences: [x], keys: {url: 'http://a.b/keys'}, insecure_allow_http: true}"
+    )
+    (folder / "server.yaml").write_text(
+        f"apiVersion: ext-authz/v1alpha1\nkind: Server\nspec:\n  policies: []\n  issuers: [{issuer}]\n"
+    )
+    assert load(folder / "server.yaml").issuers["a"].plain_http

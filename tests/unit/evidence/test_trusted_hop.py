@@ -30,7 +30,7 @@ def test_one_hop_counts_the_rightmost_element() -> None:
 def test_two_hops_count_the_second_element_from_the_right() -> None:
     element = selected(
         f"By={GATEWAY};Hash={A};URI=spiffe://td/client,By={WORKLOAD};Hash={B};URI={GATEWAY}",
-        XfccSource(trusted_hops=2),
+        XfccSource(trusted_hops=2, via=(GATEWAY,)),
     )
     assert element.hash == bytes.fromhex(A)
 
@@ -41,7 +41,10 @@ def test_the_clients_own_text_on_the_left_does_not_count() -> None:
 
 
 def test_fewer_elements_than_trusted_hops_are_refused() -> None:
-    assert refusal_for(f"By={WORKLOAD};Hash={A}", XfccSource(trusted_hops=2)) is Reason.XFCC_TOO_FEW_ELEMENTS
+    assert (
+        refusal_for(f"By={WORKLOAD};Hash={A}", XfccSource(trusted_hops=2, via=(GATEWAY,)))
+        is Reason.XFCC_TOO_FEW_ELEMENTS
+    )
 
 
 def test_the_by_condition_is_met_by_any_of_the_proxys_names() -> None:
@@ -91,9 +94,9 @@ def test_a_san_in_a_quote_that_the_client_opened_is_refused() -> None:
 
 
 def test_the_destination_vouches_for_one_hop_only() -> None:
-    text = f"By=x;Hash={C},By={GATEWAY};Hash={A},By={WORKLOAD};Hash={B}"
-    assert refusal_for(text, XfccSource(trusted_hops=2)) is Reason.XFCC_BY_MISMATCH
-    assert selected(text, XfccSource(trusted_hops=2, by=(GATEWAY,))).hash == bytes.fromhex(A)
+    text = f"By=x;Hash={C},By={GATEWAY};Hash={A},By={WORKLOAD};Hash={B};URI={GATEWAY}"
+    assert refusal_for(text, XfccSource(trusted_hops=2, via=(GATEWAY,))) is Reason.XFCC_BY_MISMATCH
+    assert selected(text, XfccSource(trusted_hops=2, by=(GATEWAY,), via=(GATEWAY,))).hash == bytes.fromhex(A)
 
 
 def test_nothing_vouches_where_the_destination_is_unknown() -> None:
@@ -132,3 +135,19 @@ def test_an_element_without_hash_is_what_an_ambient_waypoint_writes() -> None:
     element = selected(f"By={WORKLOAD};URI=spiffe://td/client")
     assert element.hash is None
     assert element.uris == ("spiffe://td/client",)
+
+
+@pytest.mark.parametrize(
+    "uris", [f"URI={WORKLOAD}", "URI=", f"URI={GATEWAY};URI={WORKLOAD}", f"URI={WORKLOAD};URI={GATEWAY}", ""]
+)
+@pytest.mark.parametrize("by", [(), (GATEWAY,)])
+def test_an_element_counts_only_if_a_proxy_in_front_sent_it(uris: str, by: tuple[str, ...]) -> None:
+    # a workload that goes round the gateway sends the gateway's element itself
+    text = f"By={GATEWAY};Hash={A};URI=spiffe://td/client,By={WORKLOAD};Hash={B};{uris}".rstrip(";")
+    assert refusal_for(text, XfccSource(2, by, via=(GATEWAY,))) is Reason.XFCC_VIA_MISMATCH
+
+
+@pytest.mark.parametrize(("hops", "via"), [(2, ()), (3, ()), (1, (GATEWAY,))])
+def test_proxies_in_front_are_named_exactly_when_there_are_some(hops: int, via: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="`via`"):
+        XfccSource(hops, via=via)

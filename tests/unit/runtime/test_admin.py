@@ -119,15 +119,21 @@ def test_a_client_that_stalls_or_leaves_loses_its_place(monkeypatch: pytest.Monk
     with_server(scenario)
 
 
-def test_connections_beyond_the_bound_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
+def test_idle_connections_up_to_the_bound_do_not_shut_the_probes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
 
     async def scenario(host: str, port: int) -> None:
-        _, writer = await asyncio.open_connection(host, port)
-        await asyncio.sleep(0.01)
+        idle = [await asyncio.open_connection(host, port) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            assert (await exchange(host, port, request("/livez"))).startswith(b"HTTP/1.1 200")
+        # the oldest had to go, the other one is still welcome
         with contextlib.suppress(ConnectionError):
-            assert await exchange(host, port, b"") == b""
-        writer.close()
+            assert await idle[0][0].read() == b""
+        idle[1][1].write(request("/livez"))
+        assert (await idle[1][0].read()).startswith(b"HTTP/1.1 200")
+        for _, writer in idle:
+            writer.close()
 
     with_server(scenario)
 

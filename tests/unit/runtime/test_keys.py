@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from support.pki import authority
-from support.tokens import NOW, access_token, issuer, json_bytes, jwks, signing_key
+from support.tokens import ISSUER, NOW, access_token, issuer, json_bytes, jwks, signing_key
 
 from ext_authz.config.settings import KeyFetchSettings
 from ext_authz.errors import Reason, Refusal
@@ -457,7 +457,7 @@ def test_a_server_that_stops_answering_half_way_is_given_up_by_the_socket_timeou
     async def scenario() -> None:
         with pytest.raises(KeyFetchError) as caught:
             # the transport's own time runs out first
-            await key_fetch._get(server.url(), None, 1_000, 0.1)
+            await key_fetch._get(require_fetchable(server.url()), None, 1_000, 0.1)
         assert caught.value.fault is KeyFetchFault.TIMED_OUT
 
     run(scenario)
@@ -663,10 +663,9 @@ def test_stale_keys_serve_through_failures_up_to_the_limit_and_then_no_more(serv
             server.answers["/jwks"] = Answer(status=500)
             await until(lambda: subject.status()[0].failures >= 2)
             assert "corp" in subject.keys
-            assert subject.ages()["corp"] > 0
+            assert (subject.status()[0].age or 0) > 0
             await until(lambda: "corp" not in subject.keys)
             assert dict(store(corp(KeyUrl(server.url())), previous=subject).keys) == {}
-            assert subject.ages() == {}
             assert subject.status()[0].keys is None
             error = subject.status()[0].last_error
             assert error is not None
@@ -796,3 +795,29 @@ def test_closing_ends_a_fetch_that_is_under_way(server: KeyServer) -> None:
         assert not subject.ready
 
     run(scenario)
+
+
+def test_plain_http_is_fetched_from_elsewhere_only_where_that_is_allowed_by_name() -> None:
+    assert require_fetchable("http://keys.example/jwks", plain_http=True).host == "keys.example"
+    with pytest.raises(KeyFetchError) as caught:
+        require_fetchable("http://keys.example/jwks")
+    assert caught.value.fault is KeyFetchFault.URL_NOT_ALLOWED
+
+
+def test_metadata_over_https_cannot_name_keys_on_this_machine(tmp_path: Path) -> None:
+    ca_file, context = certificate(tmp_path, "ours")
+    subject, local = KeyServer(context), KeyServer()
+    local.answers["/jwks"] = Answer()
+    metadata = {"issuer": ISSUER, "jwks_uri": local.url()}
+    subject.answers["/metadata"] = Answer(json_bytes(metadata))
+    try:
+        source = DiscoveredKeys(subject.url("/metadata"), str(ca_file))
+        run(lambda: _expect(source, KeyFetchFault.URL_NOT_ALLOWED))
+    finally:
+        subject.close()
+        local.close()
+    assert local.asked == []
+
+
+async def _expect(source: DiscoveredKeys, fault: KeyFetchFault) -> None:
+    assert await fault_of(source) is fault

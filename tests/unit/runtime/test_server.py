@@ -232,7 +232,7 @@ def test_a_jwks_endpoint_that_hangs_denies_in_time_and_a_drain_lets_the_call_fin
         check = server.channel.unary_unary(CHECK_METHOD, None, None)
         call = check.future(bound_request())
         time.sleep(0.1)
-        watch = server.channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(b"")
+        watch = iter(server.channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(b""))
         assert next(watch) == b"\x08\x02"
         server.signal(signal.SIGTERM)
         assert status_of(CheckResponse.FromString(call.result())) == 503
