@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from ext_authz import __version__
-from ext_authz.cli import check, demo, integrate, policy_tests, schema, serve, validate
+from ext_authz.cli import check, demo, doctor, integrate, policy_tests, schema, serve, validate
 from ext_authz.cli.outcome import Exit, complain
 from ext_authz.errors import ConfigurationError
 
 __all__ = ["command_line", "main"]
 
-_COMMANDS = (serve, validate, check, policy_tests, integrate, schema, demo)
+_COMMANDS = (serve, validate, check, policy_tests, integrate, doctor, schema, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,105 @@
+"""`ext-authz doctor`: what is missing in a proxy's setup, from the configuration and a captured request."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from google.protobuf import json_format
+
+from ext_authz.cli.integrate import add_setup_to, setup_from
+from ext_authz.cli.outcome import Exit
+from ext_authz.config.load import load
+from ext_authz.errors import ConfigurationError, Refusal
+from ext_authz.facts import RequestFacts
+from ext_authz.integrate.catalogue import PLATFORMS, as_yaml
+from ext_authz.integrate.diagnosis import (
+    diagnose_configuration,
+    diagnose_metadata,
+    diagnose_refusal,
+    diagnose_request,
+    guess_platform,
+)
+from ext_authz.integrate.finding import Finding, Remedies
+from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
+from ext_authz.wire.check_request import parse_check_request
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+__all__ = ["add_to", "run"]
+
+
+def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the subcommand."""
+    parser = commands.add_parser(
+        "doctor",
+        help="tell what is missing in a proxy's setup",
+        description=(
+            "Compare what the configuration reads and its policies need with what a captured CheckRequest holds, and "
+            "print what to change in the proxy, with the manifest. The file is the CheckRequest in protobuf JSON; beside "
+            "`attributes` it may have `metadata`, a mapping of the gRPC call's metadata. "
+            "Exits with 0 when there is nothing to say, 1 with findings, 2 for a usage or configuration error."
+        ),
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="server configuration")
+    parser.add_argument("--request", metavar="REQUEST.json", help="a captured CheckRequest, or - for standard input")
+    parser.add_argument(
+        "--platform", choices=tuple(PLATFORMS), help="where the request comes from (default: what it looks like)"
+    )
+    add_setup_to(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at everything, then print everything. Raises ConfigurationError for files that cannot be used."""
+    setup = setup_from(arguments)
+    if setup is None:
+        return Exit.USAGE
+    configuration = load(arguments.config)
+    findings = [*diagnose_configuration(configuration)]
+    if arguments.request is not None:
+        message, metadata = _captured(arguments.request)
+        try:
+            facts: RequestFacts | None = parse_check_request(message)
+        except Refusal as refusal:
+            facts = None
+            findings.append(diagnose_refusal(refusal))
+        platform = arguments.platform or guess_platform(facts)
+        if arguments.platform is None:
+            print(f"The request looks like one of {PLATFORMS[platform].title}; `--platform` says otherwise.\n")
+        remedies = Remedies(platform, setup)
+        if facts is not None:
+            findings += diagnose_request(facts, configuration, remedies)
+        findings += diagnose_metadata(metadata, remedies)
+    for number, finding in enumerate(findings, start=1):
+        print(_shown(number, finding))
+    if not findings:
+        print("Nothing to say.")
+    return Exit.FAILED if findings else Exit.OK
+
+
+def _captured(source: str) -> tuple[bytes, dict[str, str]]:
+    """The message and the call's metadata."""
+    name = "standard input" if source == "-" else source
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        captured = json.loads(text)
+        if not isinstance(captured, dict):
+            raise ConfigurationError((f"{name}: not a CheckRequest in protobuf JSON: not a mapping",))
+        metadata = captured.pop("metadata", {})
+        message = json_format.ParseDict(captured, CheckRequest()).SerializeToString()
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        raise ConfigurationError((f"{name}: not a CheckRequest in protobuf JSON: {error}",)) from None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ConfigurationError((f"{name}: `metadata` is not a mapping of names to texts",))
+    return message, {key.lower(): value for key, value in metadata.items()}
+
+
+def _shown(number: int, finding: Finding) -> str:
+    lines = [f"{number}. {finding.title}", f"   {finding.follows}", f"   Change: {finding.change}"]
+    if finding.manifest is not None:
+        lines += ["", indent(as_yaml(finding.manifest), "     ").rstrip()]
+    return "\n".join([*lines, ""])
