@@ -49,7 +49,7 @@ class WrittenListener(Written):
     """Plain text when not given: right on loopback, a Unix socket, and inside a mesh."""
 
     transport: Literal["h2", "grpcio"] = "h2"
-    """`h2` is our own HTTP/2 and more than ten times as fast; `grpcio` is gRPC's own library."""
+    """`h2` is our own HTTP/2 and several times as fast; `grpcio` is gRPC's own library."""
 
     maximum_message_bytes: Annotated[int, Field(ge=4096, le=67_108_864)] = 1_048_576
     """A larger CheckRequest is refused."""

@@ -30,7 +30,7 @@ def answers(address: str, root: bytes, **client: bytes) -> bool:
     """Whether a new connection is served."""
     with secure_channel(address, root, **client) as channel:
         try:
-            return call(channel, b"x", timeout=2) == b"x"
+            return call(channel, b"x", timeout=10) == b"x"
         except grpc.RpcError as error:
             assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - either way is an answer
             return False

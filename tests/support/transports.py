@@ -99,7 +99,12 @@ class Service:
         self.cancelled = 0
         self._released = asyncio.Event()
 
-    def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
+    def check(
+        self,
+        request: bytes,
+        deadline: float | None,
+        traceparent: str | None = None,  # noqa: ARG002 - a CheckCall
+    ) -> bytes | Awaitable[bytes]:
         self.deadlines.append(deadline)
         if self.answer is not None:
             return self._wait(partial(asyncio.sleep, 0.3), self.answer) if b"/slow" in request else self.answer

@@ -1,0 +1,347 @@
+"""An HTTP/2 connection without sockets: every byte in, every frame out."""
+
+import asyncio
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.raw_h2 import PREFACE, frame, http2_frame
+
+from ext_authz.runtime.h2_calls import ServedCalls
+from ext_authz.runtime.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
+from ext_authz.runtime.health import Health
+from ext_authz.runtime.transport import CHECK_METHOD
+
+HELLO = PREFACE + http2_frame(4, 0, 0)
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self, alpn: str | None = None) -> None:
+        self.sent = b""
+        self.closed = self.aborted = False
+        self.reading = True
+        self._alpn = alpn
+
+    def get_extra_info(self, _name: str) -> Any:
+        return None if self._alpn is None else self
+
+    def selected_alpn_protocol(self) -> str | None:
+        return self._alpn
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high > 0
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def frames(self) -> list[tuple[int, int, int, bytes]]:
+        """Kind, flags, stream and payload of each frame since the last time."""
+        data, self.sent = self.sent, b""
+        found = []
+        while data:
+            end = 9 + int.from_bytes(data[:3], "big")
+            found.append((data[3], data[4], int.from_bytes(data[5:9], "big"), data[9:end]))
+            data = data[end:]
+        return found
+
+
+def echo(request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes:  # noqa: ARG001 - a CheckCall
+    if request == b"fail":
+        raise RuntimeError("a fault of the service")
+    return request
+
+
+def connected(alpn: str | None = None, hello: bytes = HELLO) -> tuple[Connection, Wire, list[Connection]]:
+    lost: list[Connection] = []
+    connection = Connection(ServedCalls(echo, Health()), 100_000, 10, lost.append)
+    wire = Wire(alpn)
+    connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
+    wire.frames()
+    connection.data_received(hello)
+    wire.frames()
+    return connection, wire, lost
+
+
+def client() -> h2.connection.H2Connection:
+    return h2.connection.H2Connection(h2.config.H2Configuration(validate_outbound_headers=False))
+
+
+def request(one: h2.connection.H2Connection, stream: int, *pieces: bytes, end: bool = True, **kwargs: Any) -> None:
+    head = [(":method", "POST"), (":scheme", "http"), (":path", CHECK_METHOD), (":authority", "a")]
+    one.send_headers(stream, [*head, ("te", "trailers"), ("content-type", "application/grpc")], **kwargs)
+    for number, piece in enumerate(pieces, 1):
+        one.send_data(stream, piece, end_stream=end and number == len(pieces))
+
+
+def opened(*pieces: bytes, end: bool = True, **kwargs: Any) -> tuple[Connection, Wire, h2.connection.H2Connection]:
+    """A connection on which stream 1 was opened."""
+    connection, wire, _ = connected(hello=b"")
+    one = client()
+    one.initiate_connection()
+    request(one, 1, *pieces, end=end, **kwargs)
+    connection.data_received(one.data_to_send())
+    return connection, wire, one
+
+
+def kinds(wire: Wire) -> list[int]:
+    return [kind for kind, _, _, _ in wire.frames()]
+
+
+def goaway(wire: Wire) -> int | None:
+    found = [payload for kind, _, _, payload in wire.frames() if kind == 7]
+    return int.from_bytes(found[-1][4:8], "big") if found else None
+
+
+@given(st.lists(st.binary(max_size=200), max_size=4))
+@settings(max_examples=100)
+def test_any_bytes_are_taken_or_end_the_connection_with_goaway(pieces: list[bytes]) -> None:
+    connection, wire, _ = connected()
+    for piece in pieces:
+        connection.data_received(piece)
+    assert not wire.closed or goaway(wire) not in {None, 0}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10), st.integers(0, 255), st.integers(0, 7), st.binary(max_size=24)), max_size=12)
+)
+@settings(max_examples=200)
+def test_any_frames_are_taken_or_end_the_connection_with_goaway(frames: list[tuple[int, int, int, bytes]]) -> None:
+    connection, wire, one = opened(frame(b"x")[:3], end=False)
+    del one
+    for kind, flags, stream, payload in frames:
+        connection.data_received(http2_frame(kind, flags, stream, payload))
+    assert len(connection.streams) <= 10
+    assert not wire.closed or goaway(wire) not in {None, 0}
+
+
+def test_a_request_may_come_in_pieces_of_any_size() -> None:
+    one = client()
+    one.initiate_connection()
+    request(one, 1, frame(b"hello"))
+    connection, wire, _ = connected(hello=b"")
+    for byte in one.data_to_send():
+        connection.data_received(bytes([byte]))
+    assert [payload for kind, _, _, payload in wire.frames() if kind == 0] == [frame(b"hello")]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (http2_frame(2, 0, 0, bytes(5)), 1),
+        (http2_frame(2, 0, 1, bytes(4)), 6),
+        (http2_frame(3, 0, 1, bytes(5)), 6),
+        (http2_frame(6, 0, 1, bytes(8)), 1),
+        (http2_frame(7, 0, 1, bytes(8)), 1),
+        (http2_frame(7, 0, 0, bytes(7)), 6),
+        (http2_frame(8, 0, 0, bytes(3)), 6),
+        (http2_frame(4, 1, 0, bytes(6)), 6),
+        (http2_frame(4, 0, 0, b"\0\x02\0\0\0\x02"), 1),
+        (http2_frame(4, 0, 0, b"\0\x04\x80\0\0\0"), 3),
+        (http2_frame(1, 0x24, 3, bytes(4)), 6),
+        (http2_frame(1, 0, 3, b"\x82") + http2_frame(9, 0, 3), 11),
+        (http2_frame(8, 0, 1, b"\x7f\xff\0\0") + http2_frame(4, 0, 0, b"\0\x04\x7f\xff\xff\xff"), 3),
+    ],
+)
+def test_a_fault_has_its_code(data: bytes, code: int) -> None:
+    connection, wire, _ = opened(frame(b"x")[:3], end=False)
+    connection.data_received(data)
+    assert goaway(wire) == code
+    assert wire.closed
+
+
+def test_frames_that_mean_nothing_here_change_nothing() -> None:
+    connection, wire, _ = connected()
+    connection.data_received(
+        http2_frame(2, 0, 1, bytes(5)) + http2_frame(77, 0, 1, b"x") + http2_frame(7, 0, 0, bytes(8))
+    )
+    connection.data_received(http2_frame(4, 1, 0) + http2_frame(6, 1, 0, bytes(8)))
+    assert wire.frames() == []
+    assert not wire.closed
+
+
+def test_trailers_end_a_request() -> None:
+    connection, wire, one = opened(frame(b"x"), end=False)
+    one.send_headers(1, [("a", "b")], end_stream=True)
+    connection.data_received(one.data_to_send())
+    assert [payload for kind, _, _, payload in wire.frames() if kind == 0] == [frame(b"x")]
+    # of a stream that has been answered they are of no use and harm nothing
+    connection.data_received(http2_frame(1, 5, 1, b""))
+    assert wire.frames() == []
+
+
+def test_a_second_head_on_a_stream_resets_it() -> None:
+    connection, wire, _ = opened(frame(b"x")[:3], end=False)
+    wire.frames()
+    connection.data_received(http2_frame(1, 4, 1, b""))
+    assert wire.frames() == [(3, 0, 1, b"\0\0\0\1")]
+
+
+def test_data_after_the_end_resets_the_stream() -> None:
+    connection, wire, _ = connected()
+    stream = opened_watch(connection)
+    wire.frames()
+    connection.data_received(http2_frame(0, 0, stream, b"x"))
+    assert wire.frames() == [(3, 0, stream, b"\0\0\0\5")]
+
+
+def opened_watch(connection: Connection) -> int:
+    """A stream whose request is whole and whose answer is not: it does not fit in the client's window."""
+    connection.data_received(http2_frame(4, 0, 0, b"\0\x04\0\0\0\0"))
+    one = client()
+    one.initiate_connection()
+    one.clear_outbound_data_buffer()
+    request(one, 1, frame(b"x"))
+    connection.data_received(one.data_to_send())
+    return 1
+
+
+def test_an_answer_waits_for_the_window_of_its_stream() -> None:
+    connection, wire, _ = connected()
+    stream = opened_watch(connection)
+    assert [kind for kind, _, _, _ in wire.frames()][-1] == 1
+    connection.data_received(http2_frame(8, 0, stream, b"\0\0\0\2"))
+    assert wire.frames() == [(0, 0, 1, frame(b"x")[:2])]
+    connection.data_received(http2_frame(4, 0, 0, b"\0\x04\0\0\0\x20"))
+    assert next((kind, payload) for kind, _, _, payload in wire.frames()) == (0, frame(b"x")[2:])
+    assert connection.streams == {}
+    connection.data_received(http2_frame(8, 0, stream, b"\0\0\0\2"))
+    assert wire.frames() == []
+
+
+@pytest.mark.parametrize(("growth", "code"), [(0, 1), (2**31 - 1, 3)])
+def test_a_false_window_resets_its_stream_alone(growth: int, code: int) -> None:
+    connection, wire, _ = opened(frame(b"x")[:3], end=False)
+    wire.frames()
+    connection.data_received(http2_frame(8, 0, 1, growth.to_bytes(4, "big")))
+    assert wire.frames() == [(3, 0, 1, code.to_bytes(4, "big"))]
+    assert not wire.closed
+
+
+def test_windows_are_given_back_before_they_are_used_up() -> None:
+    connection, wire, one = opened(b"\0" + (90_000).to_bytes(4, "big"), end=False)
+    wire.frames()
+    given_back = 0
+    for _ in range(CONNECTION_WINDOW // 16_384 + 1):
+        connection.data_received(http2_frame(0, 0, 1, bytes(16_384)))
+        given_back += sum(
+            int.from_bytes(payload, "big") for kind, _, stream, payload in wire.frames() if (kind, stream) == (8, 0)
+        )
+    del one
+    # the stream was refused at 100 KB; the connection's window has come back all the same
+    assert given_back > CONNECTION_WINDOW // 2
+    assert not wire.closed
+
+
+def test_more_than_a_streams_window_ends_the_connection() -> None:
+    connection = Connection(ServedCalls(echo, Health()), 10 * STREAM_WINDOW, 10, lambda _: None)
+    wire = Wire()
+    connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
+    one = client()
+    one.initiate_connection()
+    request(one, 1, b"\0" + (5 * STREAM_WINDOW).to_bytes(4, "big"), end=False)
+    connection.data_received(one.data_to_send())
+    updates = 0
+    for _ in range(3 * STREAM_WINDOW // 16_384):
+        connection.data_received(http2_frame(0, 0, 1, bytes(16_384)))
+        updates += sum(1 for kind, _, stream, _ in wire.frames() if (kind, stream) == (8, 1))
+    assert updates >= 4
+    assert not wire.closed
+
+
+def test_a_drain_names_the_last_stream_only_after_a_round_trip() -> None:
+    connection, wire, one = opened(frame(b"x")[:3], end=False)
+    wire.frames()
+    connection.drain()
+    connection.drain()
+    (first, ping) = wire.frames()
+    assert (first[0], first[3][:4], ping[0]) == (7, b"\x7f\xff\xff\xff", 6)
+    # a stream that was on its way is still served
+    request(one, 3, frame(b"y"))
+    connection.data_received(one.data_to_send())
+    assert [payload for kind, _, _, payload in wire.frames() if kind == 0] == [frame(b"y")]
+    connection.data_received(http2_frame(6, 1, 0, ping[3]))
+    assert [(kind, payload[:4]) for kind, _, _, payload in wire.frames()] == [(7, b"\0\0\0\3")]
+    request(one, 5, frame(b"z"))
+    connection.data_received(one.data_to_send())
+    assert (3, 0, 5, b"\0\0\0\7") in wire.frames()
+    assert not wire.closed
+    one.send_data(1, frame(b"x")[3:], end_stream=True)
+    connection.data_received(one.data_to_send())
+    assert wire.closed
+
+
+def test_a_connection_without_http2_in_alpn_is_ended() -> None:
+    assert connected("http/1.1")[1].aborted
+    assert not connected("h2")[1].aborted
+
+
+def test_a_client_that_does_not_read_is_not_read() -> None:
+    connection, wire, lost = connected()
+    connection.pause_writing()
+    assert not wire.reading
+    connection.resume_writing()
+    assert wire.reading
+    connection.abort()
+    assert wire.aborted
+    connection.connection_lost(None)
+    assert lost == [connection]
+    # nothing that comes later has anywhere to go
+    connection.pause_writing()
+    connection.resume_writing()
+    connection.abort()
+    connection.flush()
+    connection.drain()
+
+
+def test_streams_that_stand_still_are_ended() -> None:
+    connection, wire, _ = opened(frame(b"x")[:3], end=False)
+    wire.frames()
+    moved = connection.streams[1].moved
+    connection.expire(moved + 1, 30.0)
+    assert wire.frames() == []
+    connection.expire(moved + 31, 30.0)
+    assert wire.frames() == [(3, 0, 1, b"\0\0\0\x08")]
+
+
+def test_a_fault_of_the_service_is_internal() -> None:
+    _, wire, _ = opened(frame(b"fail"))
+    (answer,) = [payload for kind, _, _, payload in wire.frames() if kind == 1]
+    assert b"grpc-status\x0213" in answer
+
+
+def test_work_that_fails_is_internal() -> None:
+    async def scenario() -> bytes:
+        async def fail() -> bytes:
+            raise RuntimeError("a fault of the service")
+
+        connection = Connection(ServedCalls(lambda *_: fail(), Health()), 100, 10, lambda _: None)
+        wire = Wire()
+        connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
+        one = client()
+        one.initiate_connection()
+        request(one, 1, frame(b"x"))
+        connection.data_received(one.data_to_send())
+        wire.frames()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return wire.frames()[-1][3]
+
+    assert b"grpc-status\x0213" in asyncio.run(scenario())
