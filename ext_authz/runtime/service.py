@@ -37,6 +37,9 @@ MINIMUM_MARGIN = 0.005
 MAXIMUM_MARGIN = 0.05
 """The part of the remaining time kept for the answer to travel: 20 ms of Envoy's default 200 ms."""
 
+_ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+"""What must end a call instead of answering it."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -153,7 +156,9 @@ class CheckService:
                 if isinstance(outcome, Need):
                     outcome = snapshot.denials.deny(Reason.SIGNING_KEYS_UNAVAILABLE)
             return self._answer(outcome, facts, now, started)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+        except _ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of native code is no Exception, and a denial all the same
             return self._fail(error, facts, now, started)
 
     def _parse(self, request: bytes) -> RequestFacts:
@@ -166,7 +171,9 @@ class CheckService:
         try:
             decision = await self._decide_with(need, facts, deadline)
             return self._answer(decision, facts, self._clock(), started, waited=True)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong is a denial
+        except _ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of native code is no Exception, and a denial all the same
             return self._fail(error, facts, self._clock(), started)
         finally:
             self._metrics.waiting -= 1
@@ -246,7 +253,7 @@ class CheckService:
         self._metrics.check(decision, latency, waited=waited, decision_id=decision_id, trace_id=trace_id, now=now)
         self._log.record(decision, facts, now, latency, decision_id=decision_id, traceparent=traceparent)
 
-    def _fail(self, error: Exception, facts: RequestFacts | None, now: float, started: _Started) -> bytes:
+    def _fail(self, error: BaseException, facts: RequestFacts | None, now: float, started: _Started) -> bytes:
         """Deny because of `error`, whatever else still works."""
         response = self._internal_error
         with contextlib.suppress(Exception):

@@ -142,6 +142,24 @@ def test_changes_that_cannot_be_written_are_a_denial_in_the_records_too(monkeypa
     assert world.record()["reason"] == "internal_error"
 
 
+def test_a_panic_of_native_code_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):  # noqa: N818 - as pyo3 names and derives it
+        pass
+
+    def panic(*_: object) -> Decision:
+        raise PanicException
+
+    assert status(World(monkeypatch, panic).check(check_request())) == 500
+
+
+def test_an_interrupt_ends_the_process_and_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Decision:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        World(monkeypatch, interrupted).check(check_request())
+
+
 def test_an_exception_is_a_denial_even_when_it_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, allow)
 
