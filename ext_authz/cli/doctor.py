@@ -23,6 +23,7 @@ from ext_authz.integrate.diagnosis import (
     guess_platform,
 )
 from ext_authz.integrate.finding import Finding, Remedies
+from ext_authz.integrate.platform import Document
 from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from ext_authz.wire.check_request import parse_check_request
 
@@ -74,8 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
         if facts is not None:
             findings += diagnose_request(facts, configuration, remedies)
         findings += diagnose_metadata(metadata, remedies)
+    manifests: list[Document] = []
     for number, finding in enumerate(findings, start=1):
-        print(_shown(number, finding))
+        print(_shown(number, finding, manifests))
     if not findings:
         print("Nothing to say.")
     return Exit.FAILED if findings else Exit.OK
@@ -98,8 +100,12 @@ def _captured(source: str) -> tuple[bytes, dict[str, str]]:
     return message, {key.lower(): value for key, value in metadata.items()}
 
 
-def _shown(number: int, finding: Finding) -> str:
+def _shown(number: int, finding: Finding, manifests: list[Document]) -> str:
+    """One finding in words; `manifests` are those printed before, and what is new is added."""
     lines = [f"{number}. {finding.title}", f"   {finding.follows}", f"   Change: {finding.change}"]
-    if finding.manifest is not None:
+    if finding.manifest in manifests:
+        lines.append("   The manifest above does this as well.")
+    elif finding.manifest is not None:
+        manifests.append(finding.manifest)
         lines += ["", indent(as_yaml(finding.manifest), "     ").rstrip()]
     return "\n".join([*lines, ""])

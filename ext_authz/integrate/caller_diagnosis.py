@@ -23,8 +23,6 @@ from ext_authz.integrate.wants import Wants
 __all__ = ["diagnose_caller"]
 
 _XFCC = "x-forwarded-client-cert"
-# reasons that say that elements were counted, and another was meant
-_OF_THE_COUNT = frozenset({"xfcc_too_few_elements", "xfcc_by_mismatch", "xfcc_via_mismatch"})
 
 
 def diagnose_caller(
@@ -147,7 +145,7 @@ def _refused(refusal: Refusal, facts: RequestFacts, settings: EvidenceSettings) 
                 "every request with it is denied (xfcc_json_not_supported)",
                 "have the proxy write the text form, which is its default",
             )
-        case reason if reason in _OF_THE_COUNT:
+        case Reason.XFCC_TOO_FEW_ELEMENTS | Reason.XFCC_BY_MISMATCH | Reason.XFCC_VIA_MISMATCH:
             count = len(parse_xfcc(facts.headers.joined(_XFCC) or ""))
             return Finding(
                 f"x-forwarded-client-cert has {count} element(s), and `trusted_hops` is {hops[0]}",

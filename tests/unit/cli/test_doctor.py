@@ -14,7 +14,6 @@ from support.pki import authority, self_signed, xfcc
 from support.server import document, route_policy
 
 from ext_authz.cli.main import main
-from ext_authz.config.model_evidence import Xfcc
 
 ROOT = authority("cluster.local")
 CALLER_ID = "spiffe://cluster.local/ns/shop/sa/web"
@@ -28,9 +27,11 @@ MESH: dict[str, Any] = {"source_principal": CALLER_ID, "destination_principal": 
 SOURCE: dict[str, object] = {"type": "source-certificate"}
 HEADER: dict[str, object] = {"type": "xfcc", "trusted_hops": 1}
 PRINCIPAL: dict[str, object] = {"type": "source-principal"}
-TWO_HOPS: dict[str, object] = {"type": "xfcc", "trusted_hops": 2}
-if "via" in Xfcc.model_fields:
-    TWO_HOPS["via"] = ["spiffe://cluster.local/ns/edge/sa/gateway"]
+TWO_HOPS: dict[str, object] = {
+    "type": "xfcc",
+    "trusted_hops": 2,
+    "via": ["spiffe://cluster.local/ns/edge/sa/gateway"],
+}
 BOUND: dict[str, object] = {"token": {"issuers": ["corp"]}}
 IDENTIFIED: dict[str, object] = {"peer": {}}
 
@@ -217,6 +218,12 @@ FINDINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "1. x-forwarded-client-cert has 2 element(s), and `trusted_hops` is 1",
         "or name the proxies whose elements count",
     ),
+    "another proxy in front": (
+        {"require": BOUND, "sources": [TWO_HOPS]},
+        {**MESH, "raw_headers": with_xfcc(f"{XFCC},{XFCC}")},
+        "1. x-forwarded-client-cert has 2 element(s), and `trusted_hops` is 2",
+        "(xfcc_via_mismatch)",
+    ),
     "a malformed element": (
         {"require": BOUND, "sources": [HEADER]},
         {**MESH, "raw_headers": with_xfcc("Hash")},
@@ -333,6 +340,14 @@ def test_a_platform_that_cannot_send_the_server_name_says_so(
     printed = capsys.readouterr().out
     assert "this platform cannot send it" in printed
     assert "byte by byte" not in printed
+
+
+def test_a_manifest_that_helps_twice_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(configuration(tmp_path, BOUND, SOURCE), captured(tmp_path, headers={}, **MESH)) == 1
+    printed = capsys.readouterr().out
+    assert "\n2. Headers are not sent byte by byte" in printed
+    assert printed.count("kind: EnvoyFilter") == 1
+    assert "\n   The manifest above does this as well.\n" in printed
 
 
 @pytest.mark.parametrize(
