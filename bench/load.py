@@ -65,19 +65,13 @@ def run_load(
     message: bytes,
     *,
     seconds: float,
-    rate: float | None = None,
-    connections: int = CONNECTIONS,
-    streams: int = STREAMS,
 ) -> Load:
-    """Send Check with `message` again and again, after a second of warming up.
+    """Send Check with `message` as fast as answers come (closed loop), after a second of warming up.
 
     Args:
         address: `host:port` of a plain-text gRPC server.
         message: the CheckRequest.
         seconds: how long.
-        rate: requests per second to send whether or not answers come (open loop); None for as many as are answered.
-        connections: HTTP/2 connections.
-        streams: requests at once on each.
 
     Raises:
         Unavailable: there is no h2load.
@@ -86,9 +80,7 @@ def run_load(
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         options = ["--duration", f"{seconds:g}", "--warm-up-time", "1", "--log-file", str(log)]
-        if rate is not None:
-            options += ["--rps", str(max(1, round(rate / connections)))]
-        counted = _h2load(address, message, [*options, *_parallel(connections, streams)], seconds + 60, Path(folder))
+        counted = _h2load(address, message, [*options, *_parallel()], seconds + 60, Path(folder))
         return Load(counted.rate, counted.answers, _latencies(log, seconds))
 
 
@@ -102,7 +94,7 @@ def verify_answers(address: str, message: bytes, response: bytes, count: int = V
         AssertionError: requests failed, or answers differ.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--requests", str(count), *_parallel(CONNECTIONS, STREAMS)]
+        options = ["--requests", str(count), *_parallel()]
         counted = _h2load(address, message, options, 120, Path(folder))
     expected = count * len(grpc_frame(response))
     if counted.answers != count or counted.data_bytes != expected:
@@ -116,8 +108,8 @@ class _Counted:
     data_bytes: int
 
 
-def _parallel(connections: int, streams: int) -> list[str]:
-    return ["--clients", str(connections), "--max-concurrent-streams", str(streams)]
+def _parallel() -> list[str]:
+    return ["--clients", str(CONNECTIONS), "--max-concurrent-streams", str(STREAMS)]
 
 
 def _h2load(address: str, message: bytes, options: list[str], timeout: float, folder: Path) -> _Counted:

@@ -19,6 +19,7 @@ from support.server import check_over
 from bench import workload
 from bench.figures import Effort, Report, Unavailable, say, standalone
 from bench.load import CONNECTIONS, STREAMS, Load, on_core, run_load, verify_answers
+from bench.open_loop import open_loop
 from bench.serve import TRANSPORT_NAMES
 from bench.timing import cores
 from ext_authz.demo.ports import choose_ports
@@ -82,8 +83,7 @@ def measure(
     for percent in (50, 99, 99.9):
         report.add(f"{name}_full_load_p{percent:g}_ms", load.percentile(percent), "ms", note)
     if latency:
-        # streams enough that a pause of the server makes requests wait, not the client
-        half = run_load(address, message, seconds=seconds, rate=load.rate / 2, streams=1_000)
+        half = open_loop(address, message, rate=load.rate / 2, seconds=seconds, response=answer)
         sent = f"open loop, {half.rate:.0f} requests a second"
         for percent in (50, 99, 99.9):
             report.add(f"{name}_half_load_p{percent:g}_ms", half.percentile(percent), "ms", sent)
