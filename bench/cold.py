@@ -144,8 +144,10 @@ def _measure(report: Report, transport: str, effort: Effort) -> float:
     return worst
 
 
-def _beside(scene: _Scene, endpoint: _Rotating, address: str, message: bytes, *, warm: float, folder: Path) -> Load:
-    """The warm load while the scene is played."""
+def _beside(
+    scene: _Scene, endpoint: _Rotating, address: str, message: bytes, *, warm: float, folder: Path
+) -> tuple[Load, Outcome]:
+    """The warm load while the scene is played, and what the scene's own requests got."""
     frames = folder / "frames"
     write_frames(frames, scene.requests)
     endpoint.delay = HANG_SECONDS if scene.hangs else 0.0
