@@ -92,6 +92,7 @@ def _expanded(entries: list[Any], docs: Path) -> list[Any]:
         elif target.endswith("/"):
             pages = sorted((docs / target).glob("*.md"), key=lambda page: (page.stem != "index", page.stem))
             made += [{title: [page.relative_to(docs).as_posix() for page in pages]}] if pages else []
+        # a page that was renamed is told as one that the navigation lacks
         elif (docs / target).exists() or target in {*ELSEWHERE.values(), POLICIES_PAGE}:
             made.append(entry)
     return made
