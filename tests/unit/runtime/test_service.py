@@ -143,7 +143,7 @@ def test_changes_that_cannot_be_written_are_a_denial_in_the_records_too(monkeypa
 
 
 def test_a_panic_of_native_code_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:
-    class PanicException(BaseException):  # noqa: N818 - as pyo3 names and derives it
+    class PanicException(BaseException):
         pass
 
     def panic(*_: object) -> Decision:
