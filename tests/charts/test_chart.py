@@ -5,6 +5,7 @@
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,21 @@ def test_every_rendered_object_fits_the_schema_of_its_kind(case: str) -> None:
         check(manifest)
 
 
+def shortened(rendered: str) -> str:
+    """Without empty lines, and without the alerts and dashboards, which have files of their own."""
+    kept = []
+    for document in re.split(r"^---$", rendered, flags=re.MULTILINE):
+        lines = [line for line in document.splitlines() if line.strip()]
+        if "kind: PrometheusRule" in lines or any("-dashboard-" in line for line in lines):
+            end = next(number for number, line in enumerate(lines) if line in {"spec:", "data:"})
+            lines = lines[: end + 1]
+        kept.append("\n".join(lines))
+    return "\n---\n".join(kept)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_rendered_is_what_was_reviewed(case: str) -> None:
-    text = "".join(
-        f"##### {name}\n{chr(10).join(line for line in rendered.splitlines() if line.strip())}\n"
-        for name, rendered in render(values(case)).items()
-    )
+    text = "".join(f"##### {name}\n{shortened(rendered)}\n" for name, rendered in render(values(case)).items())
     golden = HERE / "golden" / f"{case}.txt"
     if UPDATE:
         golden.write_text(text)
@@ -141,7 +151,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"kind": "DaemonSet", "autoscaling": {"enabled": True}}, "a DaemonSet has one pod on each node"),
     ({"autoscaling": {"enabled": True, "minReplicas": 11}}, "minReplicas is more than autoscaling.maxReplicas"),
-    ({"monitoring": {"dashboards": {"enabled": True}}}, "there is no dashboard"),
     (
         {
             "trustBundles": [
@@ -156,8 +165,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("given", "words"), REFUSED, ids=[words for _, words in REFUSED])
 def test_a_wrong_value_is_refused_and_named(given: dict[str, Any], words: str) -> None:
-    if words == "there is no dashboard" and list((CHART / "dashboards").glob("*.json")):
-        pytest.skip("the chart has dashboards of its own")
     with pytest.raises(helm_python.HelmError) as refusal:
         render(given)
     assert words in str(refusal.value)
@@ -260,3 +267,29 @@ def test_the_notes_of_a_mesh_have_the_provider_and_what_a_waypoint_cannot_do() -
     assert "every request is denied" not in text
     assert "waypoint waypoint" in text
     assert "cannot check x5t#S256" in text
+
+
+def test_alerts_and_dashboards_are_the_charts_files() -> None:
+    given = {"prometheusRule": {"enabled": True}, "dashboards": {"enabled": True, "files": {"own.json": "{}"}}}
+    objects = manifests({"monitoring": given})
+    files = CHART / "files"
+    assert of_kind(objects, "PrometheusRule")["spec"] == yaml.safe_load((files / "alerts.yaml").read_text())
+    dashboards = {
+        name: text
+        for item in objects
+        if "grafana_dashboard" in item["metadata"]["labels"]
+        for name, text in item["data"].items()
+    }
+    assert dashboards == {"own.json": "{}"} | {path.name: path.read_text() for path in files.glob("*.json")}
+
+
+PAGE = CHARTS.parent / "docs" / "install-helm.md"
+BLOCKS = re.findall(r"^```yaml values\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_values_that_the_documentation_shows_are_accepted(block: str) -> None:
+    given = yaml.safe_load(block)
+    for manifest in manifests(given):
+        check(manifest)
+    assert manifests(given) != manifests({})
