@@ -190,7 +190,8 @@ def resolve_requirements(
     """The requirements of one rule: its own terms over the defaults field by field, then every set it uses.
 
     Within `peer` and `token` too: what the rule does not say (`issuers`, `scopes`, ...) stays as in the defaults, so that
-    saying more never lets more pass.
+    saying more never lets more pass. A token that comes without a binding term is bound as `required`, whatever the
+    sets say of theirs: a set that is used only ever adds.
 
     Args:
         defaults: of the policy.
@@ -210,7 +211,7 @@ def resolve_requirements(
     )
     resolved = (first, *sets)
     if any(requirement.token is not None for requirement in resolved):
-        first = replace(first, binding=own.binding or defaults.binding)
+        first = replace(first, binding=own.binding or defaults.binding or _unsaid_binding(resolved))
     elif own.binding is not None:
         # a default binding without a token is not an error: it waits for the rules that take one
         raise ValueError(_BINDING_WITHOUT_TOKEN)
@@ -246,6 +247,13 @@ def resolve_binding(requirements: tuple[Requirement, ...]) -> BindingRequirement
         accept=accept,
         spiffe_id_claim=claims.pop(),
     )
+
+
+def _unsaid_binding(requirements: tuple[Requirement, ...]) -> BindingRequirement | None:
+    """`required`, where another requirement would otherwise speak for a token that came without a binding term."""
+    said = any(requirement.binding is not None for requirement in requirements)
+    unsaid = any(requirement.token is not None and requirement.binding is None for requirement in requirements)
+    return BindingRequirement() if said and unsaid else None
 
 
 def _resolved(own: _Term | NotRequired | None, default: _Term | NotRequired | None) -> _Term | None:

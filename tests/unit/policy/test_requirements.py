@@ -85,6 +85,43 @@ def test_several_binding_terms_meet_in_the_stricter() -> None:
 
 
 @pytest.mark.parametrize(
+    ("defaults", "sets", "own", "binding"),
+    [
+        # the rule's token came without a term, so it is `required` whatever a set says
+        (
+            NOTHING,
+            [Requirement(token=TOKEN, binding=WHEN_PRESENT)],
+            RequirementTerms(token=TOKEN),
+            BindingRequirement(),
+        ),
+        (NOTHING, [Requirement(binding=WHEN_PRESENT)], RequirementTerms(token=TOKEN), BindingRequirement()),
+        (RequirementTerms(token=TOKEN), [Requirement(binding=BY_ID)], NOTHING, BindingRequirement()),
+        # and so is the token of one set beside another set
+        (NOTHING, [Requirement(token=TOKEN), Requirement(binding=WHEN_PRESENT)], NOTHING, BindingRequirement()),
+        # what the rule or its defaults say is met by the stricter of both
+        (
+            RequirementTerms(binding=WHEN_PRESENT),
+            [Requirement(token=TOKEN, binding=BY_ID)],
+            NOTHING,
+            BindingRequirement(),
+        ),
+        (
+            NOTHING,
+            [Requirement(binding=WHEN_PRESENT)],
+            RequirementTerms(token=TOKEN, binding=WHEN_PRESENT),
+            WHEN_PRESENT,
+        ),
+        # a token that only the set takes is bound as the set says
+        (NOTHING, [Requirement(token=TOKEN, binding=WHEN_PRESENT)], RequirementTerms(peer=PEER), WHEN_PRESENT),
+    ],
+)
+def test_using_a_set_never_loosens_the_binding_of_a_token(
+    defaults: RequirementTerms, sets: list[Requirement], own: RequirementTerms, binding: BindingRequirement
+) -> None:
+    assert resolve_binding(resolve_requirements(defaults, sets, own)) == binding
+
+
+@pytest.mark.parametrize(
     "other",
     [
         BindingRequirement(BindingMode.REQUIRED, frozenset({BindingMethod.SPIFFE_ID}), "spiffe_id"),
