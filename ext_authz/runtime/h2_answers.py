@@ -44,6 +44,8 @@ class Answers:
         self._out: list[bytes] = []
         self._in_batch = False
         self._goaway: int | None = None
+        # since when the connection has been of no use: before its preface, and once it is to close
+        self._useless: float | None = time.monotonic()
         self._window = DEFAULT_WINDOW
         self._stream_window = DEFAULT_WINDOW
 
@@ -55,6 +57,7 @@ class Answers:
             self._transport.write(b"".join(self._out))
             self._out.clear()
         if self._goaway is not None and not self.streams:
+            self._useless = self._useless or time.monotonic()
             self._transport.close()
 
     def answer(self, stream: Stream, message: bytes) -> None:
@@ -143,7 +146,10 @@ class Answers:
         self.flush()
 
     def expire(self, now: float, stall: float) -> None:
-        """End calls whose deadline has passed, and streams on which a client has let nothing move for `stall` seconds."""
+        """End calls whose deadline has passed, and what a client has let stand still for `stall` seconds."""
+        if self._useless is not None and now - self._useless > stall and self._transport is not None:
+            self._transport.abort()
+            return
         for stream in list(self.streams.values()):
             if stream.deadline is not None and now >= stream.deadline and not stream.ended:
                 self.refuse(stream, CallRefused(Status.DEADLINE_EXCEEDED, "deadline exceeded"))

@@ -64,7 +64,7 @@ class Connection(Answers, asyncio.Protocol):
     """Bytes in, calls out; and back."""
 
     def __init__(
-        self, calls: Calls, ceiling: int, maximum_streams: int, closed: Callable[["Connection"], None]
+        self, calls: Calls, ceiling: int, maximum_streams: int, known: set["Connection"], emptied: Callable[[], None]
     ) -> None:
         """Wait for `connection_made`.
 
@@ -72,13 +72,15 @@ class Connection(Answers, asyncio.Protocol):
             calls: who answers.
             ceiling: the largest message in bytes.
             maximum_streams: at the same time.
-            closed: told at the end.
+            known: holds this connection from its beginning to its end.
+            emptied: told when it was the last.
         """
         super().__init__()
         self._calls = calls
         self._ceiling = ceiling
         self._maximum_streams = maximum_streams
-        self._closed = closed
+        self._known = known
+        self._emptied = emptied
         self._buffer = b""
         self._greeted = False
         # the one kind of frame that may come next, if only one may
@@ -107,6 +109,7 @@ class Connection(Answers, asyncio.Protocol):
         """Say hello."""
         # uvloop's transports are not subclasses of asyncio's
         transport = self._transport = cast(asyncio.Transport, transport)
+        self._known.add(self)
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None and ssl_object.selected_alpn_protocol() != "h2":
             transport.abort()
@@ -129,7 +132,9 @@ class Connection(Answers, asyncio.Protocol):
         for stream in self.streams.values():
             stream.stop_work()
         self.streams.clear()
-        self._closed(self)
+        self._known.discard(self)
+        if not self._known:
+            self._emptied()
 
     def pause_writing(self) -> None:
         """The client does not read: read nothing from it either."""
@@ -198,7 +203,10 @@ class Connection(Answers, asyncio.Protocol):
         if not data.startswith(PREFACE[: len(data)]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
         self._greeted = len(data) >= len(PREFACE)
-        return len(PREFACE) if self._greeted else 0
+        if not self._greeted:
+            return 0
+        self._useless = None
+        return len(PREFACE)
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)

@@ -1,13 +1,14 @@
 """Check and Health over our own HTTP/2 (`h2_connection`) on the event loop, best with uvloop.
 
-The listening sockets are kept beside the servers on them: new certificates begin to be served by a second server on the
-same socket, and the first stops to accept. Connections that exist go on.
+Connections are accepted here rather than by an `asyncio.Server`, whose certificates are fixed: each handshake is made with
+the certificates of the moment, and connections that exist go on.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import socket
 import ssl
 import tempfile
 import time
@@ -15,7 +16,6 @@ from collections.abc import Iterator
 from typing import IO
 
 from ext_authz.config.settings import ListenerSettings
-from ext_authz.errors import ConfigurationError
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import Connection
 from ext_authz.runtime.health import Health
@@ -34,6 +34,12 @@ SWEEP_SECONDS = 0.25
 
 HANDSHAKE_SECONDS = 5.0
 """For TLS; Envoy's own `connect_timeout` defaults to the same."""
+
+ACCEPTED_AT_ONCE = 100
+"""Connections, before those that exist have their turn again."""
+
+ACCEPT_PAUSE_SECONDS = 1.0
+"""While the process has as many files open as it may."""
 
 RELEASE_SECONDS = 1.0
 """After calls were cancelled: time for their answers to leave."""
@@ -66,13 +72,11 @@ class H2Transport:
         self._calls = ServedCalls(check, health)
         self._owned = listening is None
         self._listening = listening
-        self._servers: list[asyncio.Server] = []
+        self._context: ssl.SSLContext | None = None
+        self._accepting: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
-        self._renewing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self._served: TlsMaterial | None = None
-        self._draining = False
 
     async def start(self) -> str:
         """Listen and return the address that was bound, with its real port.
@@ -83,29 +87,31 @@ class H2Transport:
         listening = self._listening
         if listening is None:
             listening = self._listening = await asyncio.to_thread(Listening.open, self._listener.address)
-        try:
-            self._servers = await self._serve(listening)
-        except BaseException:
-            self._close()
-            raise
+        loop = asyncio.get_running_loop()
         if self._certificates is not None:
-            loop = asyncio.get_running_loop()
+            try:
+                self._context = server_context(self._certificates.material)
+            except BaseException:
+                self._close()
+                raise
 
             def renew() -> None:
-                loop.call_soon_threadsafe(self._renew_soon)
+                loop.call_soon_threadsafe(self._renew)
 
             self._certificates.on_replace = renew
+        for listener in listening.sockets:
+            loop.add_reader(listener, self._accept, listener)
         self._sweeping = asyncio.create_task(self._sweep())
         return listening.address
 
     async def drain(self, seconds: float) -> None:
         """GOAWAY, then wait for calls in flight, at most `seconds`; those that are left are cancelled."""
-        self._draining = True
-        for task in (self._renewing, self._sweeping):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self._close()
+        for task in list(self._accepting):
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         for connection in list(self._connections):
             connection.drain()
         if not await self._emptied(seconds):
@@ -126,65 +132,63 @@ class H2Transport:
         return not self._connections
 
     def _close(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers = []
-        if self._listening is not None and self._owned:
-            self._listening.close()
+        if self._listening is not None:
+            for listener in self._listening.sockets:
+                asyncio.get_running_loop().remove_reader(listener)
+            if self._owned:
+                self._listening.close()
             self._listening = None
 
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # too many open files: the connection stays in the queue, and asking again at once would never end
+                log_event(_logger, logging.ERROR, "a connection cannot be accepted", detail=exception_summary(error))
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_again, listener)
+                return
+            accepted.setblocking(False)
+            task = asyncio.create_task(self._connect(accepted))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if self._listening is not None:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._connection,
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=None if self._context is None else HANDSHAKE_SECONDS,
+            )
+        except (OSError, asyncio.CancelledError):
+            # a handshake that failed, which is for the client to say, or the drain
+            accepted.close()
+
     def _connection(self) -> Connection:
-        connection = Connection(
+        return Connection(
             self._calls,
             message_ceiling(self._listener.maximum_message_bytes),
             self._listener.maximum_concurrent_streams,
-            self._lost,
+            self._connections,
+            self._empty.set,
         )
-        self._connections.add(connection)
-        return connection
 
-    def _lost(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        if not self._connections:
-            self._empty.set()
-
-    async def _serve(self, listening: Listening) -> list[asyncio.Server]:
-        """Accept connections, with the certificates of the moment."""
-        context = None
+    def _renew(self) -> None:
+        """Make the next handshake with the newest certificates."""
         if self._certificates is not None:
-            self._served = self._certificates.material
-            context = server_context(self._served)
-        loop = asyncio.get_running_loop()
-        return [
-            await loop.create_server(
-                self._connection,
-                # a duplicate, so that closing this server leaves the socket to the next one
-                sock=socket.dup(),
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else HANDSHAKE_SECONDS,
-            )
-            for socket in listening.sockets
-        ]
-
-    def _renew_soon(self) -> None:
-        if not self._draining and (self._renewing is None or self._renewing.done()):
-            self._renewing = asyncio.create_task(self._renew())
-
-    async def _renew(self) -> None:
-        """Serve new connections with the newest certificates."""
-        while (
-            self._listening is not None
-            and self._certificates is not None
-            and self._certificates.material is not self._served
-        ):
             try:
-                servers = await self._serve(self._listening)
-            except (OSError, ConfigurationError) as error:
+                self._context = server_context(self._certificates.material)
+            except OSError as error:
                 log_event(_logger, logging.ERROR, "new certificates cannot be served", detail=exception_summary(error))
-                return
-            previous, self._servers = self._servers, servers
-            for server in previous:
-                server.close()
 
     async def _sweep(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 """TLS and mutual TLS of both transports, and certificates that change while calls are made."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -122,6 +123,18 @@ def test_plain_text_to_a_tls_port_is_refused(kind: Kind) -> None:
             grpc.StatusCode.DEADLINE_EXCEEDED,
         }
         assert answers(server.address, CA.pem)
+
+
+def test_handshakes_that_fail_leave_nothing_behind(kind: Kind) -> None:
+    certificates = ServerCertificates(TlsMaterial(FIRST.pem, FIRST.key_pem, None))
+    with running(kind, certificates) as server:
+        for greeting in [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b""] * 10:
+            with socket.create_connection(server.target, 5) as connection:
+                connection.sendall(greeting)
+        assert answers(server.address, CA.pem)
+        started = time.monotonic()
+        server.drain(5.0)
+        assert time.monotonic() - started < 3.0
 
 
 def test_a_chain_with_an_intermediate_is_sent_whole(kind: Kind) -> None:

@@ -1,6 +1,7 @@
 """An HTTP/2 connection without sockets: every byte in, every frame out."""
 
 import asyncio
+import time
 from typing import Any
 
 import h2.config
@@ -69,15 +70,15 @@ def echo(request: bytes, deadline: float | None, traceparent: str | None = None)
     return request
 
 
-def connected(alpn: str | None = None, hello: bytes = HELLO) -> tuple[Connection, Wire, list[Connection]]:
-    lost: list[Connection] = []
-    connection = Connection(ServedCalls(echo, Health()), 100_000, 10, lost.append)
+def connected(alpn: str | None = None, hello: bytes = HELLO) -> tuple[Connection, Wire, set[Connection]]:
+    known: set[Connection] = set()
+    connection = Connection(ServedCalls(echo, Health()), 100_000, 10, known, lambda: None)
     wire = Wire(alpn)
     connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
     wire.frames()
     connection.data_received(hello)
     wire.frames()
-    return connection, wire, lost
+    return connection, wire, known
 
 
 def client() -> h2.connection.H2Connection:
@@ -251,7 +252,7 @@ def test_windows_are_given_back_before_they_are_used_up() -> None:
 
 
 def test_more_than_a_streams_window_ends_the_connection() -> None:
-    connection = Connection(ServedCalls(echo, Health()), 10 * STREAM_WINDOW, 10, lambda _: None)
+    connection = Connection(ServedCalls(echo, Health()), 10 * STREAM_WINDOW, 10, set(), lambda: None)
     wire = Wire()
     connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
     one = client()
@@ -294,15 +295,16 @@ def test_a_connection_without_http2_in_alpn_is_ended() -> None:
 
 
 def test_a_client_that_does_not_read_is_not_read() -> None:
-    connection, wire, lost = connected()
+    connection, wire, known = connected()
     connection.pause_writing()
     assert not wire.reading
     connection.resume_writing()
     assert wire.reading
     connection.abort()
     assert wire.aborted
+    assert known == {connection}
     connection.connection_lost(None)
-    assert lost == [connection]
+    assert known == set()
     # nothing that comes later has anywhere to go
     connection.pause_writing()
     connection.resume_writing()
@@ -321,6 +323,20 @@ def test_streams_that_stand_still_are_ended() -> None:
     assert wire.frames() == [(3, 0, 1, b"\0\0\0\x08")]
 
 
+def test_a_connection_that_is_of_no_use_is_ended() -> None:
+    silent, wire, _ = connected(hello=b"PRI * HTTP")
+    silent.expire(time.monotonic() + 29, 30.0)
+    assert not wire.aborted
+    silent.expire(time.monotonic() + 31, 30.0)
+    assert wire.aborted
+    # one that does not take the GOAWAY it was sent, beside one that is well
+    for data, aborted in ((http2_frame(0, 0, 0), True), (http2_frame(6, 0, 0, bytes(8)), False)):
+        connection, wire, _ = connected()
+        connection.data_received(data)
+        connection.expire(time.monotonic() + 31, 30.0)
+        assert wire.aborted is aborted
+
+
 def test_a_fault_of_the_service_is_internal() -> None:
     _, wire, _ = opened(frame(b"fail"))
     (answer,) = [payload for kind, _, _, payload in wire.frames() if kind == 1]
@@ -332,7 +348,7 @@ def test_work_that_fails_is_internal() -> None:
         async def fail() -> bytes:
             raise RuntimeError("a fault of the service")
 
-        connection = Connection(ServedCalls(lambda *_: fail(), Health()), 100, 10, lambda _: None)
+        connection = Connection(ServedCalls(lambda *_: fail(), Health()), 100, 10, set(), lambda: None)
         wire = Wire()
         connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
         one = client()
