@@ -1,11 +1,15 @@
 """The chart's objects for proxies are those that `ext-authz integrate` prints, and its alerts know our metrics."""
 
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from support.charts import NAMESPACE, Manifest, manifests, notes, of_kind
+from support.envoys import require_binary, versions
+from support.pki import authority
 
 from ext_authz.integrate.contour import extension_service, http_proxy
 from ext_authz.integrate.gateway_api import (
@@ -23,6 +27,7 @@ from ext_authz.integrate.setup import Setup
 from ext_authz.telemetry.metrics import Metrics
 
 SERVICE = "authz"
+ROOT = authority("cluster.local")
 SETUP = Setup(
     namespace=NAMESPACE,
     service=SERVICE,
@@ -131,6 +136,43 @@ def test_a_plain_envoy() -> None:
     data = of_kind(objects, "ConfigMap", f"{SERVICE}-envoy")["data"]
     assert yaml.safe_load(data["http-filter.yaml"]) == check_filter(SETUP)
     assert yaml.safe_load(data["cluster.yaml"]) == check_cluster(SETUP)
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize("tls", [{}, {"secretName": "tls"}, {"secretName": "tls", "clientAuthentication": True}])
+@pytest.mark.parametrize("version", versions()[:1])
+def test_a_real_envoy_accepts_filter_and_cluster(version: str, tls: dict[str, Any], tmp_path: Path) -> None:
+    objects = rendered(envoy={"enabled": True}, tls={"enabled": bool(tls), **tls})
+    data = of_kind(objects, "ConfigMap", f"{SERVICE}-envoy")["data"]
+    cluster = yaml.safe_load(data["cluster.yaml"])
+    assert ("transport_socket" in cluster) is bool(tls)
+    manager = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "test",
+        "route_config": {"name": "test"},
+        "http_filters": [
+            yaml.safe_load(data["http-filter.yaml"]),
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+            },
+        ],
+    }
+    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+    listener = {
+        "name": "test",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [network]}],
+    }
+    leaf = ROOT.svid("spiffe://cluster.local/ns/gateways/sa/envoy")
+    for name, content in (("tls.crt", leaf.pem), ("tls.key", leaf.key_pem), ("ca.crt", ROOT.pem)):
+        (tmp_path / name).write_bytes(content)
+    text = yaml.safe_dump({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+    file = tmp_path / "envoy.yaml"
+    file.write_text(text.replace("/etc/envoy/ext-authz/", f"{tmp_path}/"))
+    command = [str(require_binary(version)), "--mode", "validate", "--config-path", str(file), "--log-level", "error"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def exported() -> dict[str, set[str]]:
