@@ -268,9 +268,12 @@ def _resolved(own: _Term | NotRequired | None, default: _Term | NotRequired | No
 def _over(own: _Term, default: _Term) -> _Term:
     """`own` where it says something, `default` where it does not: a rule that adds a scope keeps the default issuers."""
     unsaid = type(own)()
-    kept = {
-        field.name: getattr(default, field.name)
-        for field in fields(own)  # type: ignore[arg-type]  # both are one of the two requirement classes
-        if getattr(own, field.name) == getattr(unsaid, field.name)
-    }
+    kept: dict[str, object] = {}
+    for field in fields(own):  # type: ignore[arg-type]  # both are of one of the requirement classes
+        said, before = getattr(own, field.name), getattr(default, field.name)
+        if said == getattr(unsaid, field.name):
+            kept[field.name] = before
+        elif isinstance(said, ScopeRequirement):
+            # `all` and `any` are two conditions: naming alternatives does not drop what is always needed
+            kept[field.name] = _over(said, before)
     return replace(own, **kept)  # type: ignore[type-var]  # as above

@@ -182,3 +182,28 @@ def test_a_rule_that_says_more_of_a_token_or_peer_keeps_what_the_defaults_say() 
             token=TokenRequirement(issuers=("corp",), scopes=ScopeRequirement(all=("admin",))),
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "resolved"),
+    [
+        (
+            ScopeRequirement(all=("billing",)),
+            ScopeRequirement(any=("r", "w")),
+            ScopeRequirement(("billing",), ("r", "w")),
+        ),
+        (
+            ScopeRequirement(any=("r", "w")),
+            ScopeRequirement(all=("billing",)),
+            ScopeRequirement(("billing",), ("r", "w")),
+        ),
+        (ScopeRequirement(("a",), ("b",)), ScopeRequirement(any=("c",)), ScopeRequirement(("a",), ("c",))),
+        (ScopeRequirement(("a",), ("b",)), ScopeRequirement(("c",), ("d",)), ScopeRequirement(("c",), ("d",))),
+    ],
+)
+def test_a_rule_that_adds_alternative_scopes_keeps_the_scopes_of_the_defaults(
+    default: ScopeRequirement, own: ScopeRequirement, resolved: ScopeRequirement
+) -> None:
+    defaults = RequirementTerms(token=TokenRequirement(scopes=default))
+    (one,) = resolve_requirements(defaults, (), RequirementTerms(token=TokenRequirement(scopes=own)))
+    assert one.token == TokenRequirement(scopes=resolved)
