@@ -29,6 +29,7 @@ _Rank: TypeAlias = tuple[int, tuple[bool, ...]]
 _Condition: TypeAlias = Callable[[RequestFacts, Mapping[str, str]], bool]
 _ESCAPED_CHARACTER = re.compile(r"\\[0-9xp]")
 _EXACT: _Rank = (3, ())
+_EXPRESSION: _Rank = (1, ())
 _NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -192,7 +193,8 @@ class RouteTable:
 
         Raises:
             Refusal: NO_RULE; PATH_AMBIGUOUS when the path in another letter case would win a more specific one, or the
-                query has two readings; PATH_MALFORMED and HEADER_MALFORMED where a rule asks for what cannot be read.
+                expression of another rule, or the query has two readings; PATH_MALFORMED and HEADER_MALFORMED where a
+                rule asks for what cannot be read.
         """
         parameters = parse_query(path.query, self._query_names) if self._query_names else _NO_PARAMETERS
         winner = self._written.find(path.segments, facts, parameters)
@@ -201,12 +203,23 @@ class RouteTable:
         elif self._has_capitals or path.text != path.text.lower():
             # percent-encoding has capitals, so a text without any is lowercase when decoded too
             other = self._folded.find(tuple(segment.casefold() for segment in path.segments), facts, parameters)
-            if other is not None and (winner is None or other.rank > winner.rank):
-                # an upstream that ignores case would serve what the more specific rule protects
-                raise Refusal(Reason.PATH_AMBIGUOUS, "the path in another letter case falls under a more specific rule")
+            if other is not None and (winner is None or _precedes(other, winner)):
+                # an upstream that ignores case would serve what the other rule protects
+                raise Refusal(Reason.PATH_AMBIGUOUS, "the path in another letter case falls under another rule")
         if winner is None:
             raise Refusal(Reason.NO_RULE, "no rule covers the request")
         return winner
+
+
+def _precedes(folded: Candidate, written: Candidate) -> bool:
+    """Whether what wins without regard to letter case is more specific, or may be.
+
+    Literal paths of one rank that differ only by case are told apart by how the request writes them. All expressions have
+    one rank, and which of two is narrower nobody can tell.
+    """
+    if folded.rank == written.rank == _EXPRESSION:
+        return folded.rule is not written.rule
+    return folded.rank > written.rank
 
 
 def _has_capitals(path: PathMatch) -> bool:
@@ -230,7 +243,7 @@ def _rank(match: RouteMatch) -> _Rank:
         case PathType.TEMPLATE:
             return 2, literal
         case PathType.REGULAR_EXPRESSION:
-            return 1, ()
+            return _EXPRESSION
         case PathType.PATH_PREFIX:
             return 0, literal
         case _:

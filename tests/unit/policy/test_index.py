@@ -221,6 +221,22 @@ def test_another_letter_case_where_only_the_protected_rule_exists_is_denied() ->
     assert decided(escaped, facts("/a")) is Reason.PATH_AMBIGUOUS
 
 
+def test_another_letter_case_does_not_lead_from_one_expression_to_another() -> None:
+    strict, rest = rule("a-strict", expression("/admin/.*"), scopes=("admin",)), rule("b-rest", expression("/.*"))
+    index = PolicyIndex([policy("p", strict, rest)])
+    assert decided(index, facts("/admin/x")) == "a-strict"
+    assert decided(index, facts("/other/x")) == "b-rest"
+    assert decided(index, facts("/OTHER/x")) == "b-rest"
+    for path in ("/ADMIN/x", "/Admin/x", "/%41dmin/x"):
+        assert decided(index, facts(path)) is Reason.PATH_AMBIGUOUS
+    assert decided(PolicyIndex([policy("p", strict, rest)], ["case_sensitive"]), facts("/ADMIN/x")) == "b-rest"
+
+
+def test_two_expressions_of_one_rule_are_not_told_apart_by_letter_case() -> None:
+    index = PolicyIndex([policy("p", rule("both", expression("/a/.*"), expression("/A/.*"), scopes=()))])
+    assert decided(index, facts("/A/x")) == "both"
+
+
 def test_a_leniency_by_name_opens_what_it_names() -> None:
     index = PolicyIndex([policy("p", rule("admin", prefix("/admin")))], ["merge_slashes"])
     assert decided(index, facts("//admin")) == "admin"
