@@ -19,6 +19,7 @@ from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.policy.compiled import CompiledRule
 from ext_authz.policy.expression import compile_expression
+from ext_authz.policy.letter_case import fold
 from ext_authz.policy.model import HeaderMatch, PathMatch, PathType, QueryMatch, RouteMatch, ValueMatchType
 from ext_authz.policy.path import CanonicalPath
 from ext_authz.policy.query import parse_query
@@ -105,7 +106,7 @@ class _Tree:
                 node.variable = node.variable or _Node()
                 node = node.variable
             else:
-                node = node.children.setdefault(segment.casefold() if folded else segment, _Node())
+                node = node.children.setdefault(fold(segment) if folded else segment, _Node())
         return node
 
     def find(self, segments: tuple[str, ...], facts: RequestFacts, parameters: Mapping[str, str]) -> Candidate | None:
@@ -202,7 +203,7 @@ class RouteTable:
             pass
         elif self._has_capitals or path.text != path.text.lower():
             # percent-encoding has capitals, so a text without any is lowercase when decoded too
-            other = self._folded.find(tuple(segment.casefold() for segment in path.segments), facts, parameters)
+            other = self._folded.find(tuple(map(fold, path.segments)), facts, parameters)
             if other is not None and (winner is None or _precedes(other, winner)):
                 # an upstream that ignores case would serve what the other rule protects
                 raise Refusal(Reason.PATH_AMBIGUOUS, "the path in another letter case falls under another rule")
@@ -226,8 +227,8 @@ def _has_capitals(path: PathMatch) -> bool:
     """Whether a lowercase path could meet `path` only when letter case is ignored."""
     if path.type is PathType.REGULAR_EXPRESSION:
         # an escape may stand for a capital
-        return path.value != path.value.casefold() or _ESCAPED_CHARACTER.search(path.value) is not None
-    return any(segment != segment.casefold() for segment in path.segments if segment is not None)
+        return path.value != fold(path.value) or _ESCAPED_CHARACTER.search(path.value) is not None
+    return any(segment != fold(segment) for segment in path.segments if segment is not None)
 
 
 def _candidate(rule: CompiledRule, match: RouteMatch, index: int) -> Candidate:

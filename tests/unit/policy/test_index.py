@@ -211,6 +211,13 @@ def test_another_letter_case_reaches_no_looser_rule(path: str, verdict: str | Re
         assert decided(PolicyIndex(policies, ["case_sensitive"]), facts(path)) == "root"
 
 
+@pytest.mark.parametrize("path", ["/adm%C4%B1n", "/ADM%C4%B0N", "/adm%c4%b1n/x", "/%C5%BFecret/1", "/cafE%CC%81"])
+def test_letters_that_some_upstreams_take_as_equal_reach_no_looser_rule(path: str) -> None:
+    strict = rule("s", prefix("/admin"), template("/secret/{id}"), exact("/cafe%CC%81"), scopes=())
+    index = PolicyIndex([policy("p", rule("root", prefix("/")), strict)])
+    assert decided(index, facts(path)) is Reason.PATH_AMBIGUOUS
+
+
 def test_another_letter_case_where_only_the_protected_rule_exists_is_denied() -> None:
     index = PolicyIndex([policy("p", rule("admin", prefix("/admin"), scopes=()))])
     assert decided(index, facts("/ADMIN")) is Reason.PATH_AMBIGUOUS
