@@ -14,7 +14,9 @@ MAX_HOST_LENGTH = 253
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"  # RFC 1123 §2.1, and `_`, which service names have
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,254})(?::([0-9]{1,5}))?")
+_AUTHORITY = re.compile(
+    r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,254})(?::([0-9]{0,5}))?"
+)  # RFC 3986 §3.2.3: a port may be empty
 
 
 @lru_cache(maxsize=4096)  # a pure function; a mesh has few host names and a flood only evicts
@@ -28,7 +30,7 @@ def canonical_host(authority: str) -> str:
     if match is None:
         raise Refusal(Reason.HOST_MALFORMED, "the host is not a name or address with an optional port")
     host, port = match.groups()
-    if port is not None and int(port) > 65535:
+    if port and int(port) > 65535:
         raise Refusal(Reason.HOST_MALFORMED, "the port is above 65535")
     if host[0] == "[":
         try:

@@ -251,6 +251,11 @@ def test_a_leniency_by_name_opens_what_it_names() -> None:
         PolicyIndex([], ["x"])
 
 
+def test_a_host_with_an_empty_port_is_a_host() -> None:
+    index = PolicyIndex([policy("p", rule("all", scopes=()))])
+    assert decided(index, facts("/pkg.Service/Method", host="api.example.com:", method="POST")) == "all"
+
+
 HOSTS = PolicyIndex(
     [
         policy("any", rule("any", prefix("/any")), rule("any-all", prefix("/"))),
