@@ -97,14 +97,14 @@ def _length(body: bytes, ceiling: int) -> int | None:
 class MessageBuffer:
     """A body that arrives in pieces. What can be refused is refused at once, so at most one piece is held too much."""
 
-    __slots__ = ("_ceiling", "_length", "_pieces", "_size")
+    __slots__ = ("_ceiling", "_data", "_length")
 
     def __init__(self, ceiling: int) -> None:
         """Accept a message up to `ceiling` bytes."""
         self._ceiling = ceiling
         self._length: int | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
+        # one piece of memory, however small the pieces are in which it comes
+        self._data = bytearray()
 
     def add(self, piece: bytes) -> None:
         """Take the next piece.
@@ -112,16 +112,10 @@ class MessageBuffer:
         Raises:
             CallRefused: as `take_message`, as soon as it is certain.
         """
-        if not piece:
-            return
-        self._pieces.append(piece)
-        self._size += len(piece)
+        self._data += piece
         if self._length is None:
-            # at most five pieces of one byte are joined before the length is known
-            start = b"".join(self._pieces)
-            self._pieces = [start]
-            self._length = _length(start, self._ceiling)
-        if self._length is not None and self._size > PREFIX_BYTES + self._length:
+            self._length = _length(bytes(self._data[:PREFIX_BYTES]), self._ceiling)
+        if self._length is not None and len(self._data) > PREFIX_BYTES + self._length:
             raise CallRefused(Status.INTERNAL, "the request is not exactly one whole message")
 
     def finish(self) -> bytes:
@@ -130,4 +124,4 @@ class MessageBuffer:
         Raises:
             CallRefused: as `take_message`.
         """
-        return take_message(b"".join(self._pieces), self._ceiling)
+        return take_message(bytes(self._data), self._ceiling)

@@ -40,7 +40,10 @@ STREAM_WINDOW = 1_048_576
 """One message of the default maximum comes without waiting for a window update."""
 
 CONNECTION_WINDOW = 16_777_216
-"""All streams together; it is given back as soon as data has come, what bounds memory is the ceiling of a message."""
+"""All streams together; it is given back as soon as data has come, what bounds memory is HELD_BYTES."""
+
+HELD_BYTES = 67_108_864
+"""Of messages that are not whole yet, on all streams of a connection: sixteen of the largest that are taken by default."""
 
 WRITE_BUFFER_BYTES = 1_048_576
 """Waiting for a client that does not read its connection; above it nothing more is read from that client either."""
@@ -242,6 +245,10 @@ class Connection(Answers, asyncio.Protocol):
         if stream.body is None:
             stream.body = MessageBuffer(self._ceiling)
         stream.body.add(payload)
+        held = sum(other.size for other in self.streams.values() if other.body is not None)
+        if held > max(HELD_BYTES, 2 * self._ceiling):
+            self.reset(stream, ErrorCode.ENHANCE_YOUR_CALM)
+            return
         if stream.credit > STREAM_WINDOW // 2:
             self._out.append(frame(Kind.WINDOW_UPDATE, 0, stream.number, stream.credit.to_bytes(4, "big")))
             stream.credit = 0

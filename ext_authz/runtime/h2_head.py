@@ -86,11 +86,13 @@ class HeadDecoder:
             return known
         table, size = self._table, self._table.maxsize
         table.changed = False
-        head = _parse(self._fields(block))
-        if table.changed or table.maxsize != size or len(self._remembered) >= MAX_REMEMBERED:
-            # what the same bytes say next time depends on the table
+        fields = self._fields(block)
+        same_table = not table.changed and table.maxsize == size
+        if not same_table or len(self._remembered) >= MAX_REMEMBERED:
+            # what the same bytes say next time depends on the table; a malformed head has changed it all the same
             self._remembered.clear()
-        if not table.changed and table.maxsize == size:
+        head = _parse(fields)
+        if same_table:
             self._remembered[block] = head
         return head
 

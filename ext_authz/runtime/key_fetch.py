@@ -120,11 +120,7 @@ async def _discover(issuer: Issuer, source: DiscoveredKeys, seconds: float) -> h
         try:
             url = require_fetchable(text, plain_http=issuer.plain_http)
             document = await _get(url, source.ca_file, MAX_METADATA_BYTES, seconds)
-            keys = require_fetchable(_jwks_uri(document, issuer.issuer), plain_http=issuer.plain_http)
-            if url.scheme == "https" and keys.scheme != "https":
-                # a document from elsewhere must not point at what listens on this machine
-                raise KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "metadata over https names keys over http")
-            return keys
+            return _keys_url(document, issuer, url)
         except KeyFetchError as error:
             last = error
     raise last or KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "the issuer has no well-known location")
@@ -146,6 +142,15 @@ def metadata_urls(issuer: str, *, plain_http: bool = False) -> tuple[str, ...]:
     path = url.raw_path.decode("ascii").rstrip("/")
     locations = (_WELL_KNOWN_OAUTH + path, _WELL_KNOWN_OPENID + path, path + _WELL_KNOWN_OPENID)
     return tuple(dict.fromkeys(origin + location for location in locations))
+
+
+def _keys_url(document: bytes, issuer: Issuer, origin: httpx.URL) -> httpx.URL:
+    """Where the metadata that came from `origin` says the keys are."""
+    url = require_fetchable(_jwks_uri(document, issuer.issuer), plain_http=issuer.plain_http)
+    if origin.scheme == "https" and url.scheme != "https":
+        # a document from elsewhere must not point at what listens on this machine
+        raise KeyFetchError(KeyFetchFault.URL_NOT_ALLOWED, "metadata over https names keys over http")
+    return url
 
 
 def _jwks_uri(document: bytes, issuer: str) -> str:

@@ -8,12 +8,15 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_h2 import PREFACE, frame, http2_frame
 
+from ext_authz.runtime import h2_connection as module
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
+from ext_authz.runtime.h2_head import HeadDecoder, Malformed
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.transport import CHECK_METHOD
 
@@ -265,6 +268,44 @@ def test_more_than_a_streams_window_ends_the_connection() -> None:
         updates += sum(1 for kind, _, stream, _ in wire.frames() if (kind, stream) == (8, 1))
     assert updates >= 4
     assert not wire.closed
+
+
+def test_messages_that_are_never_whole_hold_a_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD_BYTES", 1_000)
+    connection, wire, _ = connected()  # its ceiling is 100,000, and twice that is always held
+    one = client()
+    prefix = b"\0" + (90_000).to_bytes(4, "big")
+    for stream in (1, 3, 5):
+        request(one, stream, prefix, end=False)
+        connection.data_received(one.data_to_send())
+        for _ in range(5):
+            for number in range(1, stream + 1, 2):
+                if number in connection.streams and connection.streams[number].size < 80_000:
+                    connection.data_received(http2_frame(0, 0, number, bytes(16_000)))
+        assert sum(stream.size for stream in connection.streams.values()) <= 200_000 + 16_384
+    resets = [number for kind, _, number, payload in wire.frames() if kind == 3 and payload == b"\0\0\0\x0b"]
+    assert resets
+
+
+def test_remembered_heads_are_forgotten_when_a_malformed_one_changed_the_table() -> None:
+    def fields(path: str, *more: tuple[str, str]) -> list[tuple[str, str]]:
+        call = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x")]
+        return [*call, ("content-type", "application/grpc"), ("te", "trailers"), *more]
+
+    encoder, decoder, truth = Encoder(), HeadDecoder(), Decoder()
+    first, again = encoder.encode(fields(CHECK_METHOD)), encoder.encode(fields(CHECK_METHOD))
+    # it adds as many entries as shift another path to the place of the first
+    malformed = encoder.encode(fields("/grpc.health.v1.Health/Watch", ("x", "a"), (":late", "b"), ("y", "c")))
+    for block in (first, again):
+        assert decoder.head(block).path == CHECK_METHOD.encode()
+        truth.decode(block)
+    with pytest.raises(Malformed):
+        decoder.head(malformed)
+    truth.decode(malformed)
+    # the same bytes now say what the table makes of them: no longer this path
+    assert (b":path", CHECK_METHOD.encode()) not in truth.decode(again, raw=True)
+    with pytest.raises(Malformed):
+        decoder.head(again)
 
 
 def test_a_drain_names_the_last_stream_only_after_a_round_trip() -> None:
