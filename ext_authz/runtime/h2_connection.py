@@ -32,7 +32,7 @@ from ext_authz.runtime.h2_frame import (
     unpadded,
 )
 from ext_authz.runtime.h2_head import HEADER_LIST_BYTES, MAX_BLOCK_BYTES, Head, HeadDecoder, Malformed
-from ext_authz.runtime.h2_stream import Stream
+from ext_authz.runtime.h2_stream import Stream, holds_too_much
 
 __all__ = ["Calls", "Connection"]
 
@@ -40,10 +40,7 @@ STREAM_WINDOW = 1_048_576
 """One message of the default maximum comes without waiting for a window update."""
 
 CONNECTION_WINDOW = 16_777_216
-"""All streams together; it is given back as soon as data has come, what bounds memory is HELD_BYTES."""
-
-HELD_BYTES = 67_108_864
-"""Of messages that are not whole yet, on all streams of a connection: sixteen of the largest that are taken by default."""
+"""All streams together; it is given back as soon as data has come, what bounds memory is `h2_stream.HELD_BYTES`."""
 
 WRITE_BUFFER_BYTES = 1_048_576
 """Waiting for a client that does not read its connection; above it nothing more is read from that client either."""
@@ -245,8 +242,7 @@ class Connection(Answers, asyncio.Protocol):
         if stream.body is None:
             stream.body = MessageBuffer(self._ceiling)
         stream.body.add(payload)
-        held = sum(other.size for other in self.streams.values() if other.body is not None)
-        if held > max(HELD_BYTES, 2 * self._ceiling):
+        if holds_too_much(self.streams.values(), self._ceiling):
             self.reset(stream, ErrorCode.ENHANCE_YOUR_CALM)
             return
         if stream.credit > STREAM_WINDOW // 2:

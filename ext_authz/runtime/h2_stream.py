@@ -1,11 +1,16 @@
 """One call on one HTTP/2 stream: what has come, what is still to go."""
 
 import asyncio
+from collections.abc import Iterable
 
 from ext_authz.runtime.grpc_frame import MessageBuffer
 from ext_authz.runtime.h2_head import Head
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "holds_too_much"]
+
+
+HELD_BYTES = 67_108_864
+"""Of messages that are not whole yet, on all streams of a connection: sixteen of the largest that are taken by default."""
 
 
 class Stream:
@@ -70,3 +75,8 @@ class Stream:
         if self.task is not None:
             self.task.cancel()
             self.task = None
+
+
+def holds_too_much(streams: Iterable[Stream], ceiling: int) -> bool:
+    """Whether the messages that are not whole yet take more than HELD_BYTES, or than two of `ceiling`."""
+    return sum(stream.size for stream in streams if stream.body is not None) > max(HELD_BYTES, 2 * ceiling)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_h2 import PREFACE, frame, http2_frame
 
-from ext_authz.runtime import h2_connection as module
+from ext_authz.runtime import h2_stream as module
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
 from ext_authz.runtime.h2_head import HeadDecoder, Malformed
