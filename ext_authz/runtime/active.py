@@ -6,9 +6,10 @@ from collections.abc import Callable
 from ext_authz.config.settings import Configuration
 from ext_authz.need import Need
 from ext_authz.runtime.assembly import Assembly
-from ext_authz.runtime.keys import KeyEvents, KeySets, KeyStore
+from ext_authz.runtime.keys import KeyEvents, KeySets, KeyStatus, KeyStore
 from ext_authz.snapshot import Snapshot
 from ext_authz.telemetry.metrics import KeySource
+from ext_authz.token.issuer import InlineKeys, Issuer
 
 __all__ = ["Active"]
 
@@ -51,16 +52,10 @@ class Active:
         return self._keys
 
     def key_sources(self) -> tuple[KeySource, ...]:
-        """How the keys of each issuer stand, for metrics."""
-        return tuple(
-            KeySource(
-                issuer=status.issuer_name,
-                age=None if status.keys is None else status.age,
-                keys=0 if status.keys is None else len(status.keys.keys),
-                failures=status.failures,
-            )
-            for status in self._keys.status()
-        )
+        """How the keys of each issuer stand, for metrics; may be asked by another thread."""
+        # in a replacement the store is a moment ahead of the configuration
+        issuers = self.configuration.issuers
+        return tuple(_key_source(status, issuers.get(status.issuer_name)) for status in self._keys.status())
 
     def may_fetch(self, need: Need, now: float) -> bool:
         """As `KeyStore.may_fetch`."""
@@ -107,3 +102,11 @@ class Active:
     def _publish(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._on_publish(snapshot)
+
+
+def _key_source(status: KeyStatus, issuer: Issuer | None) -> KeySource:
+    if status.keys is None:
+        return KeySource(status.issuer_name, None, 0, status.failures)
+    # keys in the configuration itself never grow old
+    age = 0.0 if issuer is not None and isinstance(issuer.keys, InlineKeys) else status.age
+    return KeySource(status.issuer_name, age, len(status.keys.keys), status.failures)

@@ -165,10 +165,6 @@ class KeyStore:
             for name, source in self._sources.items()
         )
 
-    def ages(self) -> Mapping[str, float]:
-        """By issuer name, seconds since the keys that serve were fetched; no entry where there are none."""
-        return {status.issuer_name: status.age for status in self.status() if status.keys and status.age is not None}
-
     async def start(self) -> None:
         """Start keeping keys; returns once every issuer without keys has been tried (`timeout_seconds` at most)."""
         first = [self._fly(source) for source in self._sources.values() if source.keys is None]
