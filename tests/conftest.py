@@ -6,7 +6,7 @@ from hypothesis import settings
 
 # wall-clock deadlines measure the machine, not the code; bounds on work are tests of their own
 settings.register_profile("default", deadline=None, max_examples=100)
-settings.register_profile("ci", deadline=None, max_examples=300, print_blob=True)
+settings.register_profile("ci", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
 
 LONGEST_ID = 40
