@@ -247,9 +247,10 @@ class WrittenServerSpec(Written):
             "allow_double_encoding",
             "case_sensitive",
             "allow_exclamation_mark",
+            "ignore_host_port",
         ]
     ] = Field(default=(), examples=[["merge_slashes"]])
-    """Paths that are ambiguous are refused with 400; each name here accepts one ambiguity, in one reading."""
+    """Paths and hosts that are ambiguous are refused with 400; each name here accepts one ambiguity, in one reading."""
 
     reload_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
     """How often files are looked at for changes."""

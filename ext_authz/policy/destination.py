@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ext_authz.policy.compiled import CompiledRule
 from ext_authz.policy.model import RouteMatch, RoutePolicy
 from ext_authz.policy.mutations import CompiledInjection
+from ext_authz.policy.path import Leniency
 from ext_authz.policy.route_table import RouteTable
 from ext_authz.policy.target_index import HostTable, TargetKey
 
@@ -22,6 +23,7 @@ class Destination:
         tables: the rules by hostname as written, None for any host.
         hosts: the same, to look a host up.
         routed_by_host: the operator states that the proxy routes by Host there.
+        refuses_ports: a Host with a port could be one host to the proxy and another here.
     """
 
     target: TargetKey | None
@@ -29,6 +31,7 @@ class Destination:
     tables: dict[str | None, RouteTable]
     hosts: HostTable[RouteTable]
     routed_by_host: bool
+    refuses_ports: bool
 
     @property
     def is_bound_to_sni(self) -> bool:
@@ -36,7 +39,7 @@ class Destination:
         return self.target is not None and self.target.sni is not None
 
 
-def destinations_of(policies: Iterable[RoutePolicy], *, case_sensitive: bool) -> tuple[Destination, ...]:
+def destinations_of(policies: Iterable[RoutePolicy], leniencies: frozenset[Leniency]) -> tuple[Destination, ...]:
     """Every destination that `policies` name, each compiled."""
     members: dict[TargetKey | None, dict[str, RoutePolicy]] = {}
     not_by_host: set[TargetKey | None] = set()
@@ -52,7 +55,7 @@ def destinations_of(policies: Iterable[RoutePolicy], *, case_sensitive: bool) ->
         _destination(
             target,
             tuple(by_name[name] for name in sorted(by_name)),
-            case_sensitive=case_sensitive,
+            leniencies,
             # policies without targets are for gateways, which route by host
             routed_by_host=target is None or target not in not_by_host,
         )
@@ -61,7 +64,11 @@ def destinations_of(policies: Iterable[RoutePolicy], *, case_sensitive: bool) ->
 
 
 def _destination(
-    target: TargetKey | None, policies: tuple[RoutePolicy, ...], *, case_sensitive: bool, routed_by_host: bool
+    target: TargetKey | None,
+    policies: tuple[RoutePolicy, ...],
+    leniencies: frozenset[Leniency],
+    *,
+    routed_by_host: bool,
 ) -> Destination:
     rules = [rule for policy in policies for rule in policy.rules]
     owned = frozenset[str]().union(*(rule.injection.owned_headers for rule in rules))
@@ -77,5 +84,14 @@ def _destination(
             compiled.append((CompiledRule(policy.name, rule, injections[key]), rule.matches))
         for hostname in dict.fromkeys(policy.hostnames) or (None,):
             by_host.setdefault(hostname, []).extend(compiled)
+    case_sensitive = Leniency.CASE_SENSITIVE in leniencies
     tables = {hostname: RouteTable(rows, case_sensitive=case_sensitive) for hostname, rows in by_host.items()}
-    return Destination(target, policies, tables, HostTable(tables), routed_by_host)
+    return Destination(
+        target=target,
+        policies=policies,
+        tables=tables,
+        hosts=HostTable(tables),
+        routed_by_host=routed_by_host,
+        # Envoy 1.40 compares the whole of Host with its virtual hosts, unless told to strip or ignore the port
+        refuses_ports=len(tables) > 1 and Leniency.IGNORE_HOST_PORT not in leniencies,
+    )

@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
+from typing import NamedTuple
 
 from ext_authz.errors import Reason, Refusal
 
-__all__ = ["MAX_HOST_LENGTH", "HostPattern", "canonical_host", "canonical_name"]
+__all__ = ["MAX_HOST_LENGTH", "Host", "HostPattern", "canonical_name", "parse_host"]
 
 MAX_HOST_LENGTH = 253
 """RFC 1035 §2.3.4: 255 octets on the wire leave 253 in text."""
@@ -19,12 +20,25 @@ _AUTHORITY = re.compile(
 )  # RFC 3986 §3.2.3: a port may be empty
 
 
+class Host(NamedTuple):
+    """`:authority` as one name.
+
+    Attributes:
+        name: lowercase, without port; IPv6 in its short form.
+        has_port: whether anything followed it, be it only the colon.
+    """
+
+    name: str
+    has_port: bool
+
+
 @lru_cache(maxsize=4096)  # a pure function; a mesh has few host names and a flood only evicts
-def canonical_host(authority: str) -> str:
-    """`:authority` as one name: lowercase, without port, without the root's trailing dot; IPv6 in its short form.
+def parse_host(authority: str) -> Host:
+    """The one reading of `:authority`.
 
     Raises:
-        Refusal: HOST_MALFORMED for user information, a port above 65535, characters no host name has, or nothing.
+        Refusal: HOST_MALFORMED for user information, a port above 65535, characters no host name has, nothing, and for the
+            root's trailing dot: it is the same name to DNS (RFC 1034 §3.1) and another one to the routes of Envoy 1.40.
     """
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
@@ -34,13 +48,15 @@ def canonical_host(authority: str) -> str:
         raise Refusal(Reason.HOST_MALFORMED, "the port is above 65535")
     if host[0] == "[":
         try:
-            return f"[{IPv6Address(host[1:-1]).compressed}]"
+            return Host(f"[{IPv6Address(host[1:-1]).compressed}]", port is not None)
         except AddressValueError:
             raise Refusal(Reason.HOST_MALFORMED, "the host is not an IPv6 address") from None
-    name = canonical_name(host)
+    name = host.lower()
+    if name[-1] == ".":
+        raise Refusal(Reason.HOST_MALFORMED, "the host ends in a dot, with which a proxy may route it elsewhere")
     if len(name) > MAX_HOST_LENGTH or not _NAME.fullmatch(name):
         raise Refusal(Reason.HOST_MALFORMED, "the host has an empty or malformed label, or is too long")
-    return name
+    return Host(name, port is not None)
 
 
 def canonical_name(name: str) -> str:
@@ -67,11 +83,13 @@ class HostPattern:
         if name == "*":
             raise ValueError("`*` is no host name; leave the field out for every host")
         try:
-            canonical = canonical_host(name)
+            canonical = parse_host(name.removesuffix(".")).name
         except Refusal as refusal:
             raise ValueError(f"`{self.text}` is no host name: {refusal.detail}; {advice}") from None
         if canonical != name:
-            raise ValueError(f"`{self.text}` is not in its canonical form, without port; write `{canonical}`")
+            raise ValueError(
+                f"`{self.text}` is not in its canonical form, without port or trailing dot; write `{canonical}`"
+            )
         if name != self.text and name[0] == "[":
             raise ValueError(f"`{self.text}` puts a wildcard before an address; {advice}")
         object.__setattr__(self, "suffix", "" if name == self.text else f".{name}")

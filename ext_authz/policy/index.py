@@ -14,7 +14,7 @@ from ext_authz.facts import RequestFacts
 from ext_authz.policy.compiled import Selection
 from ext_authz.policy.destination import Destination, destinations_of
 from ext_authz.policy.findings import Finding, findings_of
-from ext_authz.policy.host import canonical_host, canonical_name
+from ext_authz.policy.host import canonical_name, parse_host
 from ext_authz.policy.model import METHODS, RoutePolicy
 from ext_authz.policy.path import Leniency, canonicalise, leniencies_from
 from ext_authz.policy.target_index import TargetIndex
@@ -47,7 +47,7 @@ class PolicyIndex:
                 raise ValueError(f"two policies are called `{policy.name}`; give each its own name")
             names.add(policy.name)
         self._leniencies = leniencies_from(leniencies)
-        self._destinations = destinations_of(policies, case_sensitive=Leniency.CASE_SENSITIVE in self._leniencies)
+        self._destinations = destinations_of(policies, self._leniencies)
         by_target = {one.target: one for one in self._destinations if one.target is not None}
         self._targets = TargetIndex(by_target)
         self._looks_at_sni = any(target.sni is not None for target in by_target)
@@ -65,13 +65,15 @@ class PolicyIndex:
         path = canonicalise(facts.path, self._leniencies)
         if "!" in facts.path:
             self._check_replaced_bytes(facts)
-        host = canonical_host(facts.host)
+        host, has_port = parse_host(facts.host)
         destination = self._find_by_sni(facts, host) if self._looks_at_sni else self._targets.find(facts, "")
         if destination is None:
             destination = self._anywhere
         table = None if destination is None else destination.hosts.find(host)
         if table is None:
             raise Refusal(Reason.NO_POLICY, "no policy covers the destination under this host")
+        if has_port and destination is not None and destination.refuses_ports:
+            raise Refusal(Reason.HOST_MALFORMED, "the host has a port, by which a proxy may take it for another host")
         winner = table.find(path, facts)
         variables = _NO_VARIABLES
         if winner.variables:

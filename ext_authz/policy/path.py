@@ -42,6 +42,9 @@ class Leniency(StrEnum):
     ALLOW_EXCLAMATION_MARK = "allow_exclamation_mark"
     """`!` is itself also where Envoy may have written it in place of a byte that it sends on."""
 
+    IGNORE_HOST_PORT = "ignore_host_port"
+    """The proxy, too, chooses between hosts without looking at the port in Host."""
+
 
 class CanonicalPath(NamedTuple):
     """A path with one reading.

@@ -585,6 +585,15 @@ def test_62_the_host_of_a_laxer_policy_does_not_loosen_a_targeted_workload(host:
     assert DEPLOYMENT.request("/", host="lax.example.com", destination_principal="").allowed
 
 
+@pytest.mark.parametrize("host", ["lax.example.com.", "lax.example.com:81", "lax.example.com:"])
+def test_62_a_host_that_the_proxy_routes_elsewhere_does_not_choose_the_laxer_policy(host: str) -> None:
+    admin = rule("any", "/", Requirement(peer=PeerRequirement(service_accounts=("admin",))))
+    rest = RoutePolicy("rest", (admin,))
+    deployment = Deployment(policies=(POLICIES[1], rest))
+    assert deployment.request("/", host="lax.example.com", destination_principal="").allowed
+    denied(deployment.request("/", host=host, destination_principal=""), 400, Reason.HOST_MALFORMED)
+
+
 @pytest.mark.parametrize("host", ["api.example.com", "tenant.example.com", "", "*", "lax.example.com.evil.example"])
 def test_63_a_destination_that_no_policy_covers_is_denied_whatever_the_host(host: str) -> None:
     deployment = Deployment(policies=POLICIES[:1])

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from ext_authz.errors import Reason, Refusal
-from ext_authz.policy.host import HostPattern, canonical_host
+from ext_authz.policy.host import HostPattern, parse_host
 
 
 @pytest.mark.parametrize(
@@ -11,8 +11,6 @@ from ext_authz.policy.host import HostPattern, canonical_host
     [
         ("billing.example.com", "billing.example.com"),
         ("BILLING.Example.COM:8443", "billing.example.com"),
-        ("billing.example.com.", "billing.example.com"),
-        ("billing.example.com.:443", "billing.example.com"),
         ("localhost", "localhost"),
         ("my_service:80", "my_service"),
         ("10.0.0.1:8080", "10.0.0.1"),
@@ -25,8 +23,8 @@ from ext_authz.policy.host import HostPattern, canonical_host
     ],
 )
 def test_a_host_has_one_form(authority: str, host: str) -> None:
-    assert canonical_host(authority) == host
-    assert canonical_host(host) == host
+    assert parse_host(authority).name == host
+    assert parse_host(host) == (host, False)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +36,8 @@ def test_a_host_has_one_form(authority: str, host: str) -> None:
         "a..b",
         ".a",
         "a..",
+        "billing.example.com.",
+        "billing.example.com.:443",
         "-a.example",
         "a-.example",
         "user@a.example",
@@ -65,8 +65,16 @@ def test_a_host_has_one_form(authority: str, host: str) -> None:
 )
 def test_a_malformed_host_is_refused(authority: str) -> None:
     with pytest.raises(Refusal) as refusal:
-        canonical_host(authority)
+        parse_host(authority)
     assert refusal.value.reason is Reason.HOST_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("authority", "has_port"),
+    [("a.example", False), ("a.example:80", True), ("a.example:", True), ("[::1]", False), ("[::1]:80", True)],
+)
+def test_a_port_is_left_out_and_not_forgotten(authority: str, has_port: bool) -> None:
+    assert parse_host(authority).has_port is has_port
 
 
 @pytest.mark.parametrize(

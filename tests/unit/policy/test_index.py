@@ -256,6 +256,28 @@ def test_a_host_with_an_empty_port_is_a_host() -> None:
     assert decided(index, facts("/pkg.Service/Method", host="api.example.com:", method="POST")) == "all"
 
 
+TWO_HOSTS = (
+    policy("lax", rule("open"), hostnames=("lax.example.com",)),
+    policy("rest", rule("closed", scopes=("admin",))),
+)
+
+
+@pytest.mark.parametrize("host", ["lax.example.com:81", "lax.example.com:", "other.example.com:443", "[::1]:80"])
+def test_a_port_by_which_the_proxy_could_route_elsewhere_is_refused_where_hosts_are_told_apart(host: str) -> None:
+    assert decided(PolicyIndex(TWO_HOSTS), facts(host=host)) is Reason.HOST_MALFORMED
+    expected = "open" if host.startswith("lax") else "closed"
+    assert decided(PolicyIndex(TWO_HOSTS, ["ignore_host_port"]), facts(host=host)) == expected
+    (lax, rest) = TWO_HOSTS
+    assert decided(PolicyIndex([rest]), facts(host=host)) == "closed"
+    assert decided(PolicyIndex([lax]), facts(host=host)) == ("open" if expected == "open" else Reason.NO_POLICY)
+
+
+@pytest.mark.parametrize("host", ["lax.example.com.", "lax.example.com.:81"])
+def test_a_trailing_dot_by_which_the_proxy_routes_elsewhere_is_refused(host: str) -> None:
+    for leniencies in ([], ["ignore_host_port"]):
+        assert decided(PolicyIndex(TWO_HOSTS, leniencies), facts(host=host)) is Reason.HOST_MALFORMED
+
+
 HOSTS = PolicyIndex(
     [
         policy("any", rule("any", prefix("/any")), rule("any-all", prefix("/"))),
@@ -270,7 +292,7 @@ HOSTS = PolicyIndex(
     ("host", "path", "verdict"),
     [
         ("a.example.com", "/name", "name"),
-        ("A.EXAMPLE.COM.:443", "/name", "name"),
+        ("A.EXAMPLE.COM", "/name", "name"),
         ("z.example.org", "/name", "name"),
         ("a.example.com", "/wild", Reason.NO_RULE),
         ("a.example.com", "/any", Reason.NO_RULE),
@@ -281,7 +303,7 @@ HOSTS = PolicyIndex(
         ("b.example.com", "/wild", "wild"),
         ("example.com", "/any", "any"),
         ("other", "/", "any-all"),
-        ("[::1]:80", "/", "any-all"),
+        ("[::1]", "/", "any-all"),
         ("a b", "/", Reason.HOST_MALFORMED),
         ("", "/", Reason.HOST_MALFORMED),
     ],
