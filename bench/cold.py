@@ -9,8 +9,11 @@ with key ids that nobody knows, and the same while the JWKS endpoint hangs. Quie
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -18,9 +21,9 @@ from support.jwks_endpoint import JwksEndpoint
 from support.tokens import AUDIENCE, ISSUER, SigningKey, jwks, signing_key
 
 from bench import workload
-from bench.client import Outcome, background, write_frames
+from bench.client import background, write_frames
 from bench.figures import Effort, Report, Unavailable, say, standalone
-from bench.load import Load, run_load
+from bench.load import Load, run_load, verify_answers
 from bench.open_loop import open_loop
 from bench.serve import TRANSPORT_NAMES
 from bench.server import our_server, wait_for_check
@@ -38,6 +41,7 @@ MAXIMUM_RATE = 1_000.0
 """Requests a second: ten thousand in ten seconds, from two clients that share a core."""
 
 BURST_PAUSE_SECONDS = 1.0
+SIGHT_CONNECTIONS = 4
 HANG_SECONDS = 60.0
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 COLD_DEADLINE_SECONDS = 2.0
@@ -50,24 +54,17 @@ class _Scene:
 
     Attributes:
         name: of the figure.
-        requests: what is sent.
-        rate: requests a second.
-        check: raises AssertionError when the answers are not those that the scene must have.
-        burst: so many requests at once.
+        seconds: that it takes.
+        play: does it and returns how many calls were not answered in time; AssertionError for a wrong answer.
+        note: in words.
         hangs: the JWKS endpoint does not answer meanwhile.
     """
 
     name: str
-    requests: Sequence[bytes]
-    rate: float
-    check: Callable[[Outcome], None]
-    burst: int = 1
+    seconds: float
+    play: Callable[[], int]
+    note: str
     hangs: bool = False
-
-    @property
-    def seconds(self) -> float:
-        """How long it takes."""
-        return len(self.requests) / self.rate
 
 
 class _Rotating(JwksEndpoint):
@@ -116,25 +113,25 @@ def _measure(report: Report, transport: str, effort: Effort) -> float:
             quiet: list[float] = []
             noisy: dict[str, list[float]] = {}
             notes: dict[str, str] = {}
+            longest: dict[str, float] = {}
             late = 0
             for number in range(ROUNDS[effort]):
                 keys = [signing_key("ES256", index=1 + burst + number * 100) for burst in range(BURSTS[effort])]
                 endpoint.announce(keys)
-                for scene in _scenes(effort, cold, keys):
+                for scene in _scenes(address, folder, effort, cold, keys):
                     quiet.append(_warm(address, message, warm, min(scene.seconds, 5.0)).percentile(99))
-                    load, outcome = _beside(scene, endpoint, address, message, warm=warm, folder=folder)
+                    load, unanswered = _beside(scene, endpoint, address, message, warm)
                     noisy.setdefault(scene.name, []).append(load.percentile(99))
-                    late += outcome.errors[_LATE]
-                    at_once = f", {scene.burst} at once" if scene.burst > 1 else ""
-                    notes[scene.name] = (
-                        f"{len(scene.requests)} requests at {scene.rate:.0f} a second{at_once}, beside {warm:.0f} warm ones"
-                    )
+                    longest[scene.name] = max(longest.get(scene.name, 0.0), load.percentile(100))
+                    notes[scene.name] = f"{scene.note}, beside {warm:.0f} warm ones a second"
+                    late += unanswered
             workload.check_allowed(wait_for_check(address, message))
     report.add(f"{transport}_quiet_p99_ms", quiet, "ms", f"warm requests at {warm:.0f} a second")
     typical = statistics.median(quiet)
     worst = 0.0
     for scene_name, samples in noisy.items():
         report.add(f"{transport}_{scene_name}_p99_ms", samples, "ms", notes[scene_name])
+        report.add(f"{transport}_{scene_name}_longest_ms", longest[scene_name], "ms", notes[scene_name])
         ratios = [sample / typical for sample in samples]
         ratio = report.add(f"{transport}_{scene_name}_p99_ratio", ratios, "ratio", notes[scene_name])
         worst = max(worst, ratio.value)
@@ -144,54 +141,75 @@ def _measure(report: Report, transport: str, effort: Effort) -> float:
     return worst
 
 
-def _beside(
-    scene: _Scene, endpoint: _Rotating, address: str, message: bytes, *, warm: float, folder: Path
-) -> tuple[Load, Outcome]:
-    """The warm load while the scene is played, and what the scene's own requests got."""
-    frames = folder / "frames"
-    write_frames(frames, scene.requests)
+def _beside(scene: _Scene, endpoint: _Rotating, address: str, message: bytes, warm: float) -> tuple[Load, int]:
+    """The warm load while the scene is played, and how many of the scene's calls were late."""
     endpoint.delay = HANG_SECONDS if scene.hangs else 0.0
     try:
-        with background(
-            address, frames, folder, rate=scene.rate, burst=scene.burst, deadline=COLD_DEADLINE_SECONDS
-        ) as client:
+        with ThreadPoolExecutor(1) as stage:
+            playing = stage.submit(scene.play)
             load = _warm(address, message, warm, scene.seconds)
-            outcome = client.finish(scene.seconds + 60)
+            return load, playing.result(scene.seconds + 60)
     finally:
         endpoint.delay = 0.0
-    scene.check(outcome)
-    return load, outcome
 
 
-def _scenes(effort: Effort, rate: float, keys: Sequence[SigningKey]) -> tuple[_Scene, ...]:
-    count = UNKNOWN_KIDS[effort]
+def _scenes(address: str, folder: Path, effort: Effort, rate: float, keys: Sequence[SigningKey]) -> tuple[_Scene, ...]:
+    count, sights = UNKNOWN_KIDS[effort], SIGHTS[effort]
     unknown = signing_key("ES256", index=0)
     strangers = [
         workload.request(number, text=workload.token(number, key=replace(unknown, kid=f"unknown-{number}")))
         for number in range(count)
     ]
-    sights = [
-        request
-        for number, key in enumerate(keys)
-        for request in [workload.request(number, text=workload.token(number, key=key))] * SIGHTS[effort]
-    ]
+    firsts = [workload.request(number, text=workload.token(number, key=key)) for number, key in enumerate(keys)]
+    at_rate = f"at {rate:.0f} a second"
     return (
         # before the others, whose fetches would bring the keys too early
-        _Scene("first_sights", sights, SIGHTS[effort] / BURST_PAUSE_SECONDS, _all_allowed, burst=SIGHTS[effort]),
-        _Scene("unknown_kids", strangers, rate, _none_allowed),
-        _Scene("hanging_jwks", strangers[: count // 2], rate, _none_allowed, hangs=True),
+        _Scene(
+            "first_sights",
+            # it begins with the warm-up of the other client
+            len(firsts) * BURST_PAUSE_SECONDS,
+            partial(_first_sights, address, firsts, sights),
+            f"{sights} first sights of one token at once, every {BURST_PAUSE_SECONDS:g} s",
+        ),
+        _Scene(
+            "unknown_kids",
+            count / rate,
+            partial(_strangers, address, strangers, rate, folder),
+            f"{count} unknown key ids {at_rate}",
+        ),
+        _Scene(
+            "hanging_jwks",
+            count / 2 / rate,
+            partial(_strangers, address, strangers[: count // 2], rate, folder),
+            f"{count // 2} unknown key ids {at_rate}",
+            hangs=True,
+        ),
     )
 
 
-def _all_allowed(outcome: Outcome) -> None:
-    if outcome.allowed != outcome.total:
-        raise AssertionError(f"right tokens were refused: {outcome}")
+def _first_sights(address: str, messages: Sequence[bytes], sights: int) -> int:
+    """Each message `sights` times at once, one message after the other; every one must be allowed."""
+    allowed = wait_for_check(address, workload.request())
+    begin = time.monotonic() + 1.0
+    for number, message in enumerate(messages):
+        time.sleep(max(0.0, begin + number * BURST_PAUSE_SECONDS - time.monotonic()))
+        # its clients' names have one digit as the first has, so the answers are of one size
+        verify_answers(address, message, allowed, sights, connections=SIGHT_CONNECTIONS, streams=sights)
+        workload.check_allowed(wait_for_check(address, message))
+    return 0
 
 
-def _none_allowed(outcome: Outcome) -> None:
+def _strangers(address: str, requests: Sequence[bytes], rate: float, folder: Path) -> int:
+    """Tokens whose keys nobody knows; every one must be denied."""
+    frames = folder / "frames"
+    write_frames(frames, requests)
+    seconds = len(requests) / rate
+    with background(address, frames, folder, rate=rate, burst=1, deadline=COLD_DEADLINE_SECONDS) as client:
+        outcome = client.finish(seconds + 60)
     # the client shares its core with the one that measures, and may be late itself: such calls are told, not refused
     if outcome.denials + outcome.errors[_LATE] != outcome.total:
         raise AssertionError(f"tokens with unknown keys were not all denied: {outcome}")
+    return outcome.errors[_LATE]
 
 
 def _warm(address: str, message: bytes, rate: float, seconds: float) -> Load:

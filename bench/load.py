@@ -80,12 +80,20 @@ def run_load(
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         options = ["--duration", f"{seconds:g}", "--warm-up-time", "1", "--log-file", str(log)]
-        counted = _h2load(address, message, [*options, *_parallel()], seconds + 60, Path(folder))
+        counted = _h2load(address, message, [*options, *_parallel(CONNECTIONS, STREAMS)], seconds + 60, Path(folder))
         return Load(counted.rate, counted.answers, _latencies(log, seconds))
 
 
-def verify_answers(address: str, message: bytes, response: bytes, count: int = VERIFIED) -> None:
-    """Send `count` requests, all at once as far as `run_load` does, and hold every answer to the size of `response`.
+def verify_answers(
+    address: str,
+    message: bytes,
+    response: bytes,
+    count: int = VERIFIED,
+    *,
+    connections: int = CONNECTIONS,
+    streams: int = STREAMS,
+) -> None:
+    """Send `count` requests, `streams` at once on each connection, and hold every answer to the size of `response`.
 
     h2load looks at HTTP statuses only, and a gRPC error has status 200 and no body; a denial has another size.
 
@@ -94,7 +102,7 @@ def verify_answers(address: str, message: bytes, response: bytes, count: int = V
         AssertionError: requests failed, or answers differ.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--requests", str(count), *_parallel()]
+        options = ["--requests", str(count), *_parallel(connections, streams)]
         counted = _h2load(address, message, options, 120, Path(folder))
     expected = count * len(grpc_frame(response))
     if counted.answers != count or counted.data_bytes != expected:
@@ -108,8 +116,8 @@ class _Counted:
     data_bytes: int
 
 
-def _parallel() -> list[str]:
-    return ["--clients", str(CONNECTIONS), "--max-concurrent-streams", str(STREAMS)]
+def _parallel(connections: int, streams: int) -> list[str]:
+    return ["--clients", str(connections), "--max-concurrent-streams", str(streams)]
 
 
 def _h2load(address: str, message: bytes, options: list[str], timeout: float, folder: Path) -> _Counted:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from support.server import CHECK_METHOD
 
 from bench.load import CONNECTIONS, Load, grpc_frame
-from bench.timing import cores, pinned
+from bench.timing import cores, first_in_line, pinned
 
 __all__ = ["open_loop"]
 
@@ -44,7 +44,7 @@ def open_loop(address: str, message: bytes, *, rate: float, seconds: float, resp
     """
     connections = [_Connection(address, message) for _ in range(CONNECTIONS)]
     try:
-        with pinned(cores()[1]):
+        with pinned(cores()[1]), first_in_line():
             latencies, elapsed = _play(connections, rate, seconds)
     finally:
         for connection in connections:
