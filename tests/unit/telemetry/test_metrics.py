@@ -123,7 +123,7 @@ def test_a_bucket_shows_its_last_decision_to_who_asks_for_openmetrics() -> None:
     metrics.check(Allow(Reason.OK), 0.000_04, waited=False, decision_id=last, trace_id="c" * 32, now=8.5)
     metrics.check(Allow(Reason.OK), 0.3, waited=True, decision_id=first, trace_id="", now=9.5)
     metrics.check(Allow(Reason.OK), 3.0, waited=False)
-    text = openmetrics(metrics.registry()).decode()
+    text = openmetrics(metrics.registry()).decode()  # type: ignore[no-untyped-call]  # as prometheus_client has it
     shown = {line.split(" # ")[0].split("{")[1]: line.split(" # ")[1] for line in text.splitlines() if " # {" in line}
     assert shown == {
         'le="5e-05",waited="false"} 2.0': f'{{decision_id="{last}",trace_id="{"c" * 32}"}} 4e-05 8.5',
