@@ -2,7 +2,8 @@
 
     python -m bench.run [--quick] [--sections engine,server] [--output bench/results.json]
 
-Writes the results as JSON and prints a table with every figure and target. Bounded in count and time; loopback only.
+Writes the results as JSON and prints a table with every figure and target; a whole run also renews the charts and tables of
+`docs/performance.md`. Bounded in count and time; loopback only.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench import chart
 from bench.environment import environment
 from bench.figures import Effort, Report, say
 from bench.results import as_document, as_table
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     document = as_document(reports, about, run | {"failed": failures})
     output.write_text(json.dumps(document, indent=1) + "\n")
+    if whole and not failures:
+        chart.write(document, _FOLDER.parent / "docs")
     print(as_table(document))
     say(f"\nwritten to {output}")
     for section, reason in failures.items():

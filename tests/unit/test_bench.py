@@ -75,7 +75,9 @@ def test_the_table_has_every_figure_and_target(document: dict[str, Any], results
 
 def test_the_charts_are_svg_and_the_page_gets_the_results(results: tuple[Path, str], tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
-    page.write_text("before\n<!-- results: written by python -m bench.chart -->\nold\n<!-- end of results -->\nafter\n")
+    page.write_text(
+        "before\n<!-- results: written by python -m bench.chart -->\nof last year\n<!-- end of results -->\nafter\n"
+    )
     done = run_module("bench.chart", "--results", str(results[0]), "--docs", str(tmp_path))
     assert done.stdout.startswith("ext-authz decides in ")
     for name in ("throughput", "decision"):
@@ -84,5 +86,5 @@ def test_the_charts_are_svg_and_the_page_gets_the_results(results: tuple[Path, s
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "of last year" not in text
     assert "| target | bound | measured |" in text
