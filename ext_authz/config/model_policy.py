@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ext_authz.config.model_requirement import WrittenTerms
 from ext_authz.config.policy_words import (
+    DestinationPrincipal,
     HeaderTemplates,
     Hostname,
     MatchedHeader,
@@ -17,7 +18,6 @@ from ext_authz.config.policy_words import (
     RemovedHeader,
     SetHeader,
     SetName,
-    SpiffePatternText,
     TemplateText,
 )
 from ext_authz.config.written import ApiVersion, Items, Metadata, Name, Text, Written, frozen_json, refuse
@@ -229,10 +229,11 @@ class WrittenRule(Written):
 class WrittenTarget(Written):
     """A destination, named by what the client cannot choose; everything given must hold."""
 
-    destination_principal: SpiffePatternText | None = Field(
+    destination_principal: DestinationPrincipal | None = Field(
         default=None, examples=["spiffe://cluster.local/ns/billing/sa/api"]
     )
-    """The workload's own SPIFFE ID, as Envoy's certificate shows it; patterns as for a peer."""
+    """The workload's own SPIFFE ID, as Envoy's certificate shows it; patterns as for a peer. `none` for a destination that
+    shows no identity, as without TLS."""
 
     context_extensions: dict[Text, str] = Field(default_factory=dict, examples=[{"workload": "billing"}])
     """Envoy's per-route `context_extensions`; each must be there with this value."""
@@ -267,7 +268,8 @@ class WrittenPolicySpec(Written):
     targets: Items[WrittenTarget] = Field(
         default=(), examples=[[{"destination_principal": "spiffe://cluster.local/ns/billing/sa/api"}]]
     )
-    """Any one suffices. A policy without targets is a gateway's and counts only where no policy names the destination."""
+    """Any one suffices. A policy without targets is a gateway's and counts only where no policy names the destination, and, once
+    any policy names a `destination_principal`, only at destinations that show an identity."""
 
     hostnames: Items[Hostname] = Field(default=(), examples=[["billing.example.com", "*.billing.example.com"]])
     """Any one suffices; any host when empty. Hosts are the client's choice: they refine inside a target."""

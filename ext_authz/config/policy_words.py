@@ -14,6 +14,7 @@ from ext_authz.errors import Refusal
 from ext_authz.policy.header_name import check_header_name, check_removed_header, check_set_header
 from ext_authz.policy.host import HostPattern
 from ext_authz.policy.injection import Injection
+from ext_authz.policy.model import NO_PRINCIPAL
 from ext_authz.policy.requirements import Requirement
 from ext_authz.policy.spiffe_pattern import SpiffePattern
 from ext_authz.policy.template import Template
@@ -21,6 +22,7 @@ from ext_authz.spiffe import SpiffeId, TrustDomain
 
 __all__ = [
     "AddressBlock",
+    "DestinationPrincipal",
     "HeaderTemplates",
     "Hostname",
     "IssuerName",
@@ -97,6 +99,12 @@ def _check_block(text: str) -> None:
     Requirement(source_ips=(text,))
 
 
+def _check_destination_principal(text: str) -> None:
+    if text != NO_PRINCIPAL:
+        SpiffePattern(text)
+
+
+_SPIFFE_PATTERN = r"^spiffe://[a-z0-9._-]{1,255}(/([a-zA-Z0-9._-]+|\*))*(/\*\*)?$"
 _SEGMENT_PATTERN = r"[a-zA-Z0-9._-]+"
 _SEGMENT = re.compile(_SEGMENT_PATTERN)  # SPIFFE-ID §2.2
 
@@ -119,7 +127,12 @@ SpiffeIdText: TypeAlias = Annotated[
 SpiffePatternText: TypeAlias = Annotated[
     str,
     checked(SpiffePattern),
-    Field(json_schema_extra={"pattern": r"^spiffe://[a-z0-9._-]{1,255}(/([a-zA-Z0-9._-]+|\*))*(/\*\*)?$"}),
+    Field(json_schema_extra={"pattern": _SPIFFE_PATTERN}),
+]
+DestinationPrincipal: TypeAlias = Annotated[
+    str,
+    checked(_check_destination_principal),
+    Field(json_schema_extra={"pattern": rf"^{NO_PRINCIPAL}$|{_SPIFFE_PATTERN}"}),
 ]
 AddressBlock: TypeAlias = Annotated[str, checked(_check_block), Field(json_schema_extra={"minLength": 1})]
 Hostname: TypeAlias = Annotated[

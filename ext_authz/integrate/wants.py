@@ -39,7 +39,7 @@ class Wants:
             identity=any(requirement.peer is not None for terms in requirements for requirement in terms)
             or any(BindingMethod.SPIFFE_ID in binding.accept for binding in bindings),
             thumbprint=any(BindingMethod.X5T_S256 in binding.accept for binding in bindings),
-            destination_principal=any(target.destination_principal is not None for target in targets),
+            destination_principal=any(target.names_workloads for target in targets),
             sni=any(target.sni is not None for target in targets),
             context_extensions=frozenset(name for target in targets for name in target.context_extensions),
         )

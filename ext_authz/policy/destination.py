@@ -34,6 +34,11 @@ class Destination:
     refuses_ports: bool
 
     @property
+    def names_workloads(self) -> bool:
+        """As `Target.names_workloads`."""
+        return self.target is not None and self.target.names_workloads
+
+    @property
     def is_bound_to_sni(self) -> bool:
         """Whether the destination is named by its TLS server name, which Host must then equal."""
         return self.target is not None and self.target.sni is not None

@@ -49,7 +49,7 @@ def findings_of(destinations: tuple[Destination, ...], *, strict: bool) -> tuple
     """Everything found, each once, errors first and otherwise by policy and rule."""
     exploitable = Severity.ERROR if strict else Severity.WARNING
     found = {
-        *_uncounted(destinations),
+        *_uncounted(destinations, exploitable),
         *_unordered_targets(destinations, exploitable),
         *(finding for one in destinations for finding in _different_strictness(one, exploitable)),
         *(
@@ -64,16 +64,31 @@ def findings_of(destinations: tuple[Destination, ...], *, strict: bool) -> tuple
     return tuple(sorted(found, key=lambda one: (ranks.index(one.severity), one.policy, one.rule or "", one.text)))
 
 
-def _uncounted(destinations: tuple[Destination, ...]) -> Iterator[Finding]:
-    targeted = sorted({policy.name for one in destinations if one.target is not None for policy in one.policies})
+def _uncounted(destinations: tuple[Destination, ...], severity: Severity) -> Iterator[Finding]:
+    """Policies without targets beside policies with some."""
+    targeted = [one for one in destinations if one.target is not None]
+    names = sorted({policy.name for one in targeted for policy in one.policies})
+    by_identity = sorted({one.name for other in targeted if other.names_workloads for one in other.policies})
     for destination in destinations:
-        if destination.target is None and targeted:
-            for policy in destination.policies:
+        if destination.target is not None:
+            continue
+        for policy in destination.policies:
+            if by_identity:
+                yield Finding(
+                    severity,
+                    policy.name,
+                    None,
+                    f"it has no `targets`, and {_listed(by_identity)} names destinations by `destination_principal`: it "
+                    "counts at every workload that no policy names, and nowhere without TLS, where a destination shows no "
+                    "identity; write where it is meant: `targets: [{destination_principal: none}]` for destinations "
+                    "without one, else `context_extensions` or `sni`",
+                )
+            elif names:
                 yield Finding(
                     Severity.INFO,
                     policy.name,
                     None,
-                    f"it has no `targets` and does not count where {_listed(targeted)} names the destination; "
+                    f"it has no `targets` and does not count where {_listed(names)} names the destination; "
                     "if it should, give it that target",
                 )
 

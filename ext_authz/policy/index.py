@@ -2,7 +2,7 @@
 
 The client chooses path, method, headers and Host; it does not choose where the proxy sends the request. So the
 destination comes first, and what it excludes stays excluded: a policy for another destination, a policy without targets
-where some policy names the destination, and rules for less specific host names than the one that matches are not
+where some policy names the destination or the destination may be one of those that policies name, and rules for less specific host names than the one that matches are not
 consulted when the winner says nothing. Nothing is allowed by falling through.
 """
 
@@ -28,7 +28,7 @@ _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 class PolicyIndex:
     """All policies, compiled and immutable."""
 
-    __slots__ = ("_anywhere", "_destinations", "_leniencies", "_looks_at_sni", "_targets")
+    __slots__ = ("_anywhere", "_destinations", "_leniencies", "_looks_at_sni", "_names_workloads", "_targets")
 
     def __init__(self, policies: Iterable[RoutePolicy], leniencies: Iterable[str] = ()) -> None:
         """Compile `policies`, whose order never decides anything.
@@ -51,6 +51,7 @@ class PolicyIndex:
         by_target = {one.target: one for one in self._destinations if one.target is not None}
         self._targets = TargetIndex(by_target)
         self._looks_at_sni = any(target.sni is not None for target in by_target)
+        self._names_workloads = any(target.names_workloads for target in by_target)
         self._anywhere = next((one for one in self._destinations if one.target is None), None)
 
     def select(self, facts: RequestFacts) -> Selection:
@@ -68,6 +69,9 @@ class PolicyIndex:
         host, has_port = parse_host(facts.host)
         destination = self._find_by_sni(facts, host) if self._looks_at_sni else self._targets.find(facts, "")
         if destination is None:
+            if self._names_workloads and not facts.destination_principal:
+                # a workload that has policies of its own may be reached without TLS, and would then be taken for none
+                raise Refusal(Reason.NO_POLICY, "policies name destinations by an identity, and this one shows none")
             destination = self._anywhere
         table = None if destination is None else destination.hosts.find(host)
         if table is None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 
 from ext_authz.policy.expression import compile_expression
 from ext_authz.policy.header_name import METHOD_OVERRIDE_HEADERS, check_header_name
@@ -19,6 +20,7 @@ from ext_authz.policy.spiffe_pattern import SpiffePattern
 
 __all__ = [
     "METHODS",
+    "NO_PRINCIPAL",
     "HeaderMatch",
     "Injection",
     "PathMatch",
@@ -34,6 +36,8 @@ __all__ = [
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 """RFC 9110 §9.3 without CONNECT and TRACE, which are always denied, and PATCH (RFC 5789)."""
+NO_PRINCIPAL: Final = "none"
+"""In a target: the destination shows no identity, as on every connection without TLS."""
 
 
 class ValueMatchType(StrEnum):
@@ -174,7 +178,7 @@ class Target:
 
     Attributes:
         destination_principal: the workload's own SPIFFE ID; `*` stands for one whole segment, a trailing `/**` for any
-            depth.
+            depth; NO_PRINCIPAL for a destination that shows none.
         context_extensions: each of these must be there with this value.
         sni: the TLS server name, or `*.example.com`.
         routed_by_host: the operator states that the proxy routes by Host here, so that another Host means another
@@ -192,11 +196,16 @@ class Target:
             raise ValueError(
                 "the target names no destination; write `destination_principal`, `context_extensions` or `sni`"
             )
-        if self.destination_principal is not None:
-            SpiffePattern(self.destination_principal)
+        if self.names_workloads:
+            SpiffePattern(str(self.destination_principal))
         if self.sni is not None:
             HostPattern(self.sni)
         object.__setattr__(self, "context_extensions", MappingProxyType(dict(self.context_extensions)))
+
+    @property
+    def names_workloads(self) -> bool:
+        """Whether the destination is named by an identity, which it must show then."""
+        return self.destination_principal not in {None, NO_PRINCIPAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +215,8 @@ class RoutePolicy:
     Attributes:
         name: unique among all policies.
         rules: in any order; order never decides.
-        targets: any one suffices; empty for a gateway policy, which counts only where no policy names the destination.
+        targets: any one suffices; empty for a gateway policy, which counts only where no policy names the destination, and,
+            where any policy names workloads, only at destinations that show an identity.
         hostnames: `billing.example.com` or `*.example.com`; empty for any host.
     """
 

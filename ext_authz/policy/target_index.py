@@ -1,6 +1,6 @@
 """From where a request goes to the policies that count there.
 
-The most specific target wins and the others do not count: an exact destination principal before a pattern (a fixed
+The most specific target wins and the others do not count: an exact destination principal (or none shown) before a pattern (a fixed
 depth before any depth, then literal segments before wildcards from left to right) before none; then more context
 extensions before fewer; then an exact SNI before a longer wildcard before a shorter one before none.
 """
@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from ext_authz.facts import RequestFacts
 from ext_authz.policy.host import HostPattern
-from ext_authz.policy.model import Target
+from ext_authz.policy.model import NO_PRINCIPAL, Target
 from ext_authz.policy.spiffe_pattern import SpiffePattern
 
 __all__ = ["HostTable", "TargetIndex", "TargetKey"]
@@ -84,11 +84,16 @@ class TargetKey(NamedTuple):
         principal = self.destination_principal
         if principal is None:
             return (0, False, ()), len(self.context_extensions)
-        pattern = SpiffePattern(principal)
-        if pattern.is_exact:
+        pattern = _pattern(principal)
+        if pattern is None or pattern.is_exact:
             return (2, False, ()), len(self.context_extensions)
         literal = tuple(segment != "*" for segment in pattern.segments)
         return (1, not pattern.any_depth, literal), len(self.context_extensions)
+
+    @property
+    def names_workloads(self) -> bool:
+        """As `Target.names_workloads`."""
+        return self.destination_principal not in {None, NO_PRINCIPAL}
 
     @property
     def extension_names(self) -> tuple[str, ...]:
@@ -147,11 +152,18 @@ class _Shape(Generic[Value]):
         return None if table is None else table.find(sni)
 
 
+def _pattern(principal: str) -> SpiffePattern | None:
+    """`principal` as a pattern; None for NO_PRINCIPAL, which is the one empty text."""
+    return None if principal == NO_PRINCIPAL else SpiffePattern(principal)
+
+
 def _literals(principal: str | None) -> _Literals:
     """What `_projection` gives for every principal that the pattern matches."""
     if principal is None:
         return ()
-    pattern = SpiffePattern(principal)
+    pattern = _pattern(principal)
+    if pattern is None:
+        return ("",)
     if pattern.is_exact:
         return (principal,)
     return (pattern.prefix, *(segment for segment in pattern.segments if segment != "*"))
@@ -161,8 +173,8 @@ def _projection(principal: str | None) -> Callable[[str], _Literals | None]:
     """From a destination's principal to the segments that the pattern's shape compares; None when it has another shape."""
     if principal is None:
         return lambda _text: ()
-    pattern = SpiffePattern(principal)
-    if pattern.is_exact:
+    pattern = _pattern(principal)
+    if pattern is None or pattern.is_exact:
         return lambda text: (text,)
     literal = tuple(index for index, segment in enumerate(pattern.segments) if segment != "*")
     depth, any_depth = len(pattern.segments), pattern.any_depth

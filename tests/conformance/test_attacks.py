@@ -1,6 +1,7 @@
 """The attack list, each attempt as a whole CheckRequest: bytes in, CheckResponse out."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from support.tokens import AUDIENCE, ISSUER, NOW, access_token, claims, compact,
 from ext_authz.errors import Reason
 from ext_authz.evidence.settings import EvidenceSettings, XfccSource
 from ext_authz.need import KeysNeeded
-from ext_authz.policy.model import RoutePolicy, Target
+from ext_authz.policy.model import NO_PRINCIPAL, RoutePolicy, Target
 from ext_authz.policy.requirements import PeerRequirement, Requirement
 from ext_authz.token.issuer import KeyUrl
 
@@ -582,7 +583,17 @@ def test_55_a_cached_certificate_ends_when_it_expires() -> None:
 def test_62_the_host_of_a_laxer_policy_does_not_loosen_a_targeted_workload(host: str) -> None:
     answer = DEPLOYMENT.request("/", host=host)
     assert not answer.allowed
-    assert DEPLOYMENT.request("/", host="lax.example.com", destination_principal="").allowed
+    gateway = "spiffe://cluster.local/ns/istio-system/sa/gateway"
+    assert DEPLOYMENT.request("/", host="lax.example.com", destination_principal=gateway).allowed
+
+
+def test_62_a_plaintext_connection_to_a_workload_does_not_fall_under_the_policies_of_the_gateway() -> None:
+    """In Istio's PERMISSIVE mode a connection without mTLS has no destination.principal."""
+    answer = DEPLOYMENT.request("/invoices/1", leaf=None, destination_principal="", host="lax.example.com")
+    denied(answer, 403, Reason.NO_POLICY)
+    plain = replace(POLICIES[1], name="plain", targets=(Target(destination_principal=NO_PRINCIPAL),))
+    deployment = Deployment(policies=(*POLICIES, plain))
+    assert deployment.request("/", leaf=None, destination_principal="", host="lax.example.com").allowed
 
 
 @pytest.mark.parametrize("host", ["lax.example.com.", "lax.example.com:81", "lax.example.com:"])

@@ -12,7 +12,17 @@ from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.policy.host import HostPattern
 from ext_authz.policy.index import PolicyIndex
-from ext_authz.policy.model import HeaderMatch, PathMatch, PathType, QueryMatch, RouteMatch, RoutePolicy, Rule, Target
+from ext_authz.policy.model import (
+    NO_PRINCIPAL,
+    HeaderMatch,
+    PathMatch,
+    PathType,
+    QueryMatch,
+    RouteMatch,
+    RoutePolicy,
+    Rule,
+    Target,
+)
 from ext_authz.policy.requirements import PeerRequirement, Requirement, ScopeRequirement, TokenRequirement
 from ext_authz.policy.spiffe_pattern import SpiffePattern
 from ext_authz.principal import Principals
@@ -67,6 +77,8 @@ TARGETS = st.sampled_from(
         Target("spiffe://cluster.local/**"),
         Target(API, {"k": "1"}),
         Target(context_extensions={"k": "1"}),
+        Target(NO_PRINCIPAL),
+        Target(NO_PRINCIPAL, {"k": "1"}),
     ]
 )
 HOSTNAMES = st.one_of(
@@ -124,6 +136,8 @@ def target_rank(target: Target, request: RequestFacts) -> tuple[object, ...] | N
         return None
     if principal is None:
         return (0, False, ()), len(extensions)
+    if principal == NO_PRINCIPAL:
+        return None if request.destination_principal else ((2, False, ()), len(extensions))
     pattern = SpiffePattern(principal)
     if not pattern.matches(request.destination_principal):
         return None
@@ -171,8 +185,10 @@ def naive(everything: list[RoutePolicy], request: RequestFacts) -> Named | Reaso
     if targeted:
         best = max(rank for rank, _ in targeted)
         considered = [policy for rank, policy in targeted if rank == best]
-    else:
+    elif request.destination_principal or not any(one.names_workloads for two in everything for one in two.targets):
         considered = [policy for policy in everything if not policy.targets]
+    else:
+        considered = []
     hosts = [(rank, policy) for policy in considered if (rank := host_rank(policy, request.host)) is not None]
     if not hosts:
         return Reason.NO_POLICY

@@ -6,7 +6,7 @@ import pytest
 
 from ext_authz.config.load import load_policies
 from ext_authz.errors import ConfigurationError
-from ext_authz.policy.model import PathMatch, PathType, RouteMatch, RoutePolicy
+from ext_authz.policy.model import NO_PRINCIPAL, PathMatch, PathType, RouteMatch, RoutePolicy, Target
 from ext_authz.policy.requirements import (
     ClaimRequirement,
     PeerRequirement,
@@ -471,6 +471,13 @@ spec:
         "19:7",  # binding without token
         "19:14",  # name taken
     ]
+
+
+def test_a_target_can_be_a_destination_that_shows_no_identity(file: Path) -> None:
+    (policy,) = policies(file, HEAD + "  targets: [{destination_principal: none}]\n" + RULE)
+    assert policy.targets == (Target(destination_principal=NO_PRINCIPAL),)
+    (problem,) = problems(file, HEAD + "  targets: [{destination_principal: None}]\n" + RULE)
+    assert "spec.targets[0].destination_principal: `None`" in problem
 
 
 def test_findings_of_the_policy_room_are_told_with_their_place(file: Path) -> None:

@@ -5,6 +5,7 @@ from ext_authz.policy.findings import Finding, Severity
 from ext_authz.policy.index import PolicyIndex
 from ext_authz.policy.model import (
     METHODS,
+    NO_PRINCIPAL,
     HeaderMatch,
     QueryMatch,
     RouteMatch,
@@ -93,7 +94,19 @@ def test_a_trailing_slash_that_leads_elsewhere_is_a_warning() -> None:
 
 
 def test_a_policy_without_targets_beside_targeted_ones_is_noted() -> None:
-    assert found(policy("gateway"), policy("workload", targets=HERE)) == [("info", "gateway", None)]
+    listener = policy("listener", targets=(Target(context_extensions={"listener": "edge"}),))
+    assert found(policy("gateway"), listener) == [("info", "gateway", None)]
+    assert found(policy("gateway"), policy("plain", targets=(Target(NO_PRINCIPAL),))) == [("info", "gateway", None)]
+
+
+def test_a_policy_without_targets_beside_named_workloads_is_a_warning_that_says_what_to_write() -> None:
+    mixed = (policy("gateway"), policy("workload", targets=HERE), policy("plain", targets=(Target(NO_PRINCIPAL),)))
+    assert found(*mixed) == [("warning", "gateway", None)]
+    assert found(*mixed, strict=True) == [("error", "gateway", None)]
+    (finding,) = PolicyIndex(mixed).findings()
+    assert "`workload` names destinations by `destination_principal`" in finding.text
+    assert "`targets: [{destination_principal: none}]`" in finding.text
+    assert found(*mixed[1:], policy("edge", targets=(Target(context_extensions={"listener": "edge"}),))) == []
 
 
 def test_targets_of_which_neither_is_more_specific_are_a_warning() -> None:
@@ -153,7 +166,7 @@ def test_findings_are_ordered_by_severity_and_say_what_to_do() -> None:
     index = PolicyIndex(
         [
             policy("gateway", rule("a", exact("/a"), exact("/a")), rule("b", exact("/a"))),
-            policy("workload", rule("c", scopes=()), targets=HERE),
+            policy("listener", rule("c", scopes=()), targets=(Target(context_extensions={"listener": "edge"}),)),
         ]
     )
     assert [finding.severity for finding in index.findings()] == [Severity.ERROR, Severity.WARNING, Severity.INFO]

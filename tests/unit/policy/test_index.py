@@ -19,7 +19,7 @@ from support.policies import (
 from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import Headers, RequestFacts
 from ext_authz.policy.index import PolicyIndex
-from ext_authz.policy.model import HeaderMatch, Injection, QueryMatch, Rule, Target, ValueMatchType
+from ext_authz.policy.model import NO_PRINCIPAL, HeaderMatch, Injection, QueryMatch, Rule, Target, ValueMatchType
 from ext_authz.policy.requirements import PeerRequirement, Requirement, ScopeRequirement, TokenRequirement
 from ext_authz.principal import Principals
 from ext_authz.requirement import BindingRequirement
@@ -380,15 +380,34 @@ TARGETS = PolicyIndex(
         ("CN=api", {"a": "1"}, "one"),
         ("", {"a": "1", "b": "2"}, "two"),
         ("", {"a": "1", "b": "3"}, "one"),
-        ("", {"a": "2", "b": "2"}, "untargeted"),
-        ("", {}, "untargeted"),
+        ("", {"a": "2", "b": "2"}, Reason.NO_POLICY),
+        ("", {}, Reason.NO_POLICY),
+        ("CN=api", {"a": "2"}, "untargeted"),
         ("spiffe://x/a", {}, "either"),
         ("spiffe://x/b", {}, "either"),
         ("spiffe://x/c", {}, "untargeted"),
     ],
 )
-def test_the_most_specific_target_alone_counts(principal: str, extensions: dict[str, str], verdict: str) -> None:
+def test_the_most_specific_target_alone_counts(
+    principal: str, extensions: dict[str, str], verdict: str | Reason
+) -> None:
     assert decided(TARGETS, facts(principal=principal, extensions=extensions)) == verdict
+
+
+def test_a_destination_without_identity_is_covered_by_what_is_written_for_one() -> None:
+    gateway, workload = policy("gateway", rule("gateway")), policy("workload", rule("workload"), targets=HERE)
+    plain = policy("plain", rule("plain"), targets=(Target(NO_PRINCIPAL),))
+    edge = policy("edge", rule("edge"), targets=(Target(NO_PRINCIPAL, {"listener": "edge"}),))
+    assert decided(PolicyIndex([gateway]), facts(principal="")) == "gateway"
+    assert decided(PolicyIndex([gateway, plain]), facts(principal="")) == "plain"
+    assert decided(PolicyIndex([gateway, plain]), facts(principal=API)) == "gateway"
+    assert decided(PolicyIndex([gateway, edge]), facts(principal="")) == "gateway"
+    assert decided(PolicyIndex([gateway, workload]), facts(principal="")) is Reason.NO_POLICY
+    assert decided(PolicyIndex([workload, plain]), facts(principal="")) == "plain"
+    assert decided(PolicyIndex([workload, plain]), facts(principal=API)) == "workload"
+    everything = PolicyIndex([gateway, workload, plain, edge])
+    assert decided(everything, facts(principal="", extensions={"listener": "edge"})) == "edge"
+    assert decided(everything, facts(principal="none")) == "gateway"
 
 
 NAMES = PolicyIndex(
