@@ -118,9 +118,11 @@ def _traced_check_handler(check: CheckCall) -> Callable[[bytes, _Context], Await
 
 
 def _traceparent(context: _Context) -> str | None:
-    """What Envoy's tracer has put on the call; None when it traces nothing, or more than one."""
-    found = [value for name, value in context.invocation_metadata() or () if name == TRACEPARENT]
-    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+    """What Envoy's tracer has put on the call; None when it traces nothing."""
+    for name, value in context.invocation_metadata() or ():
+        if name == TRACEPARENT and isinstance(value, str):
+            return value
+    return None
 
 
 def _health_check_handler(health: Health) -> Callable[[bytes, _Context], Awaitable[bytes]]:
