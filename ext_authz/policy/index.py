@@ -59,7 +59,7 @@ class PolicyIndex:
 
         Raises:
             Refusal: METHOD_NOT_SUPPORTED, PATH_MALFORMED, PATH_AMBIGUOUS, HOST_MALFORMED, HOST_SNI_MISMATCH, NO_POLICY,
-                NO_RULE; HEADER_MALFORMED when a rule asks for a header that is not UTF-8.
+                NO_RULE; HEADER_MALFORMED when a rule asks for a header that is not UTF-8 or has several values.
         """
         if facts.method not in _METHODS:
             raise Refusal(Reason.METHOD_NOT_SUPPORTED, "the method is not one that rules can speak of")

@@ -23,6 +23,7 @@ from ext_authz.policy.letter_case import fold
 from ext_authz.policy.model import HeaderMatch, PathMatch, PathType, QueryMatch, RouteMatch, ValueMatchType
 from ext_authz.policy.path import CanonicalPath
 from ext_authz.policy.query import parse_query
+from ext_authz.policy.single_header import SingleHeaders
 
 __all__ = ["Candidate", "RouteTable"]
 
@@ -168,7 +169,7 @@ def _find_template(
 class RouteTable:
     """Every rule that can apply at one destination under one host name."""
 
-    __slots__ = ("_folded", "_has_capitals", "_query_names", "_written", "candidates")
+    __slots__ = ("_folded", "_has_capitals", "_headers", "_query_names", "_written", "candidates")
 
     def __init__(self, rules: Iterable[tuple[CompiledRule, tuple[RouteMatch, ...]]], *, case_sensitive: bool) -> None:
         """Index `rules` with their matches.
@@ -187,6 +188,8 @@ class RouteTable:
         if not case_sensitive:
             shares = not self._has_capitals and all(path.type is not PathType.REGULAR_EXPRESSION for path in matches)
             self._folded = self._written if shares else _Tree(self.candidates, folded=True)
+        headers = SingleHeaders(header for one in self.candidates for header in one.match.headers)
+        self._headers = headers or None
         self._query_names = frozenset(query.name for one in self.candidates for query in one.match.query)
 
     def find(self, path: CanonicalPath, facts: RequestFacts) -> Candidate:
@@ -195,8 +198,10 @@ class RouteTable:
         Raises:
             Refusal: NO_RULE; PATH_AMBIGUOUS when the path in another letter case would win a more specific one, or the
                 expression of another rule, or the query has two readings; PATH_MALFORMED and HEADER_MALFORMED where a
-                rule asks for what cannot be read.
+                rule asks for what cannot be read or has several values.
         """
+        if self._headers is not None:
+            self._headers.check(facts.headers)
         parameters = parse_query(path.query, self._query_names) if self._query_names else _NO_PARAMETERS
         winner = self._written.find(path.segments, facts, parameters)
         if self._folded is None or (winner is not None and winner.rank == _EXACT):

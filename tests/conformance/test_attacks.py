@@ -27,7 +27,7 @@ from support.tokens import AUDIENCE, ISSUER, NOW, access_token, claims, compact,
 from ext_authz.errors import Reason
 from ext_authz.evidence.settings import EvidenceSettings, XfccSource
 from ext_authz.need import KeysNeeded
-from ext_authz.policy.model import NO_PRINCIPAL, RoutePolicy, Target
+from ext_authz.policy.model import NO_PRINCIPAL, HeaderMatch, PathMatch, RouteMatch, RoutePolicy, Rule, Target
 from ext_authz.policy.requirements import PeerRequirement, Requirement
 from ext_authz.token.issuer import KeyUrl
 
@@ -594,6 +594,17 @@ def test_62_a_plaintext_connection_to_a_workload_does_not_fall_under_the_policie
     plain = replace(POLICIES[1], name="plain", targets=(Target(destination_principal=NO_PRINCIPAL),))
     deployment = Deployment(policies=(*POLICIES, plain))
     assert deployment.request("/", leaf=None, destination_principal="", host="lax.example.com").allowed
+
+
+@pytest.mark.parametrize("values", [("admin", "admin"), ("user", "admin"), ("admin", "user")])
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_a_header_sent_twice_does_not_lead_to_the_laxer_rule(values: tuple[str, str], *, is_raw: bool) -> None:
+    match = RouteMatch(PathMatch(), None, (HeaderMatch("x-mode", "admin"),))
+    strict = Rule("strict", (match,), (Requirement(peer=PeerRequirement(service_accounts=("admin",))),))
+    deployment = Deployment(policies=(RoutePolicy("p", (strict, rule("lax", "/", public=True))),))
+    sent = {"raw_headers": [("x-mode", one) for one in values]} if is_raw else {"headers": {"x-mode": ",".join(values)}}
+    denied(deployment.request("/", **sent), 400, Reason.HEADER_MALFORMED)
+    assert deployment.request("/", headers={"x-mode": "user"}).allowed
 
 
 @pytest.mark.parametrize("host", ["lax.example.com.", "lax.example.com:81", "lax.example.com:"])
