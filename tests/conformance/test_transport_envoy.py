@@ -32,7 +32,7 @@ CA = authority("envoy transport test")
 def denied() -> bytes:
     response = CheckResponse()
     response.status.code = 7
-    response.denied_response.status.code = 403
+    response.denied_response.status.code = 403  # type: ignore[assignment]  # the enum is open: a number is a value
     return response.SerializeToString()
 
 

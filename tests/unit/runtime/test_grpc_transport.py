@@ -53,7 +53,8 @@ class Service:
     def __init__(self) -> None:
         self.deadlines: list[float | None] = []
 
-    def check(self, request: bytes, deadline: float | None) -> bytes | Awaitable[bytes]:
+    def check(self, request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes | Awaitable[bytes]:
+        del traceparent
         self.deadlines.append(deadline)
         if request.startswith(b"wait:"):
             return self._wait(request)

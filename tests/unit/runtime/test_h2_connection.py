@@ -303,7 +303,7 @@ def test_remembered_heads_are_forgotten_when_a_malformed_one_changed_the_table()
         decoder.head(malformed)
     truth.decode(malformed)
     # the same bytes now say what the table makes of them: no longer this path
-    assert (b":path", CHECK_METHOD.encode()) not in truth.decode(again, raw=True)
+    assert CHECK_METHOD.encode() not in [bytes(value) for _, value in truth.decode(again, raw=True)]
     with pytest.raises(Malformed):
         decoder.head(again)
 
