@@ -30,9 +30,11 @@ def test_good_policies_have_no_findings() -> None:
         found(
             policy(
                 "p",
-                rule("root", prefix("/"), scopes=()),
-                rule("get", exact("/orders", "GET"), exact("/orders/", "GET"), scopes=("read",)),
-                rule("post", exact("/orders", "POST"), scopes=()),
+                rule("root", prefix("/"), scopes=("read",)),
+                rule("get", exact("/orders", "GET"), exact("/orders/", "GET"), scopes=("read", "list")),
+                rule("head", exact("/orders", "HEAD"), exact("/orders/", "HEAD"), scopes=("read", "list")),
+                rule("other", prefix("/orders"), scopes=("read", "list", "write")),
+                rule("post", exact("/orders", "POST"), exact("/orders/", "POST"), scopes=("order",)),
                 rule("order", template("/orders/{id}"), scopes=("read",)),
                 rule("numbers", expression("/n/[0-9]+"), scopes=("read",)),
                 rule("health", exact("/healthz")),
@@ -90,7 +92,87 @@ def test_a_trailing_slash_that_leads_elsewhere_is_a_warning() -> None:
     assert found(policy("p", root, rule("admin", exact("/admin/"), scopes=("admin",)))) == []
     assert found(policy("p", rule("admin", exact("/admin"), scopes=("admin",)))) == []
     by_header = with_conditions(exact("/admin"), (HeaderMatch("x", ".", ValueMatchType.REGULAR_EXPRESSION),))
-    assert found(policy("p", root, rule("admin", by_header, scopes=("admin",)))) == []
+    texts = [
+        one.text for one in PolicyIndex([policy("p", root, rule("admin", by_header, scopes=("admin",)))]).findings()
+    ]
+    assert not any("is another path" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("rest", "warned"),
+    [
+        ((), True),
+        (("read",), True),
+        (("admin", "read"), False),
+        (("admin", "read", "write"), False),
+        (("other",), False),
+    ],
+)
+def test_a_template_whose_trailing_slash_leads_to_a_laxer_rule_is_a_warning(
+    rest: tuple[str, ...], *, warned: bool
+) -> None:
+    accounts = rule("accounts", template("/accounts/{id}"), scopes=("admin", "read"))
+    expected = [("warning", "p", "accounts")] if warned else []
+    assert found(policy("p", rule("rest", prefix("/"), scopes=rest), accounts)) == expected
+    both = rule("accounts", template("/accounts/{id}"), template("/accounts/{id}/"), scopes=("admin", "read"))
+    assert found(policy("p", rule("rest", prefix("/"), scopes=rest), both)) == []
+
+
+def test_a_rule_that_other_methods_leave_for_a_laxer_one_is_a_warning() -> None:
+    admin = rule("admin", prefix("/admin", "GET"), scopes=("admin",))
+    (finding,) = PolicyIndex([policy("p", rule("lax", prefix("/")), admin)]).findings()
+    assert (finding.severity, finding.rule) == (Severity.WARNING, "admin")
+    assert "with `HEAD`, `POST`, `PUT`, `DELETE`, `OPTIONS`, `PATCH` the path falls under rule `lax`" in finding.text
+    assert found(policy("p", rule("lax", prefix("/"), scopes=()), admin)) == [("warning", "p", "admin")]
+    assert found(policy("p", rule("lax", prefix("/", "HEAD")), admin)) == [("warning", "p", "admin")]
+    assert found(policy("p", rule("lax", prefix("/", "POST")), admin)) == [("warning", "p", "admin")]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        # nothing laxer matches
+        [],
+        [rule("all", prefix("/"), scopes=("admin",))],
+        [rule("all", prefix("/"), scopes=("admin", "more"))],
+        [rule("all", prefix("/"), scopes=("other",))],
+        # written down as it is wanted
+        [rule("sign-in", prefix("/admin", "POST"))],
+        [rule("preflight", prefix("/", "OPTIONS"))],
+        [rule("write", prefix("/", "POST"), scopes=())],
+    ],
+)
+def test_methods_that_lead_to_no_laxer_rule_are_no_finding(others: list[Rule]) -> None:
+    assert found(policy("p", rule("admin", prefix("/admin", "GET"), scopes=("admin",)), *others)) == []
+
+
+def test_reading_may_ask_for_less_than_writing() -> None:
+    read = rule("read", prefix("/", "GET"), prefix("/", "HEAD"))
+    for method in ("POST", "DELETE"):
+        assert found(policy("p", read, rule("change", prefix("/comments", method), scopes=()))) == []
+
+
+@pytest.mark.parametrize(
+    "conditioned",
+    [
+        with_conditions(prefix("/"), (HeaderMatch("x-mode", "admin"),)),
+        with_conditions(prefix("/"), (HeaderMatch("x-mode", "a|b", ValueMatchType.REGULAR_EXPRESSION),)),
+        with_conditions(prefix("/"), (), (QueryMatch("mode", "admin"),)),
+    ],
+)
+def test_a_condition_that_a_client_meets_or_leaves_to_be_asked_for_less_is_a_warning(conditioned: RouteMatch) -> None:
+    lax, strict = rule("lax", prefix("/")), rule("strict", prefix("/"), scopes=())
+    (finding,) = PolicyIndex([policy("p", lax, rule("by-choice", conditioned, scopes=()))]).findings()
+    assert "leaves out a header or parameter" in finding.text
+    (finding,) = PolicyIndex([policy("p", strict, rule("by-choice", conditioned))]).findings()
+    assert "leaves rule `strict`" in finding.text
+    assert (
+        found(policy("p", strict, rule("by-choice", conditioned, scopes=()), rule("x", exact("/x"), exact("/x/"))))
+        == []
+    )
+    assert found(policy("p", rule("by-choice", conditioned, scopes=()), rule("x", exact("/x")))) == []
+    incomparable = rule("other", prefix("/"), scopes=("a",))
+    assert found(policy("p", incomparable, rule("by-choice", conditioned, scopes=("b",)))) == []
 
 
 def test_a_policy_without_targets_beside_targeted_ones_is_noted() -> None:
@@ -104,7 +186,7 @@ def test_a_policy_without_targets_beside_named_workloads_is_a_warning_that_says_
     assert found(*mixed) == [("warning", "gateway", None)]
     assert found(*mixed, strict=True) == [("error", "gateway", None)]
     (finding,) = PolicyIndex(mixed).findings()
-    assert "`workload` names destinations by `destination_principal`" in finding.text
+    assert "policies (`workload`) name destinations by `destination_principal`" in finding.text
     assert "`targets: [{destination_principal: none}]`" in finding.text
     assert found(*mixed[1:], policy("edge", targets=(Target(context_extensions={"listener": "edge"}),))) == []
 
