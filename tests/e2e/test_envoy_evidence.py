@@ -199,13 +199,13 @@ def test_two_hops_count_the_element_of_the_gateway(stack: Stack, services: Servi
 def test_two_hops_are_two_proxies_and_not_a_client_that_writes_the_first(stack: Stack, services: Services) -> None:
     assert services.two_hops
     path = stack.below("/workloads")
-    # past the gateway: one element too few, or one that is not the gateway's
+    # past the gateway: one element too few, or the gateway's own, which the gateway did not send
     assert stack.send("two-hops", path, leaf=THIEF).status == 403
     assert stack.decision(services.two_hops, path)["reason"] == "xfcc_too_few_elements"
     path = stack.below("/workloads")
-    headers = [("x-forwarded-client-cert", xfcc(CALLER, by=BILLING))]
+    headers = [("x-forwarded-client-cert", xfcc(CALLER, by=GATEWAY))]
     assert stack.send("two-hops", path, leaf=THIEF, headers=headers).status == 403
-    assert stack.decision(services.two_hops, path)["reason"] == "xfcc_by_mismatch"
+    assert stack.decision(services.two_hops, path)["reason"] == "xfcc_via_mismatch"
 
 
 @pytest.mark.slow
