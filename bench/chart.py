@@ -34,6 +34,9 @@ text { font: 14px system-ui, sans-serif; fill: #1f2328; }
   .ours { fill: #4493f8; } .peer { fill: #d29922; } .ceiling { fill: #656c76; }
 }"""
 
+QUIET_LOAD = 0.5
+"""Above it, before anything was started, somebody else was at work."""
+
 BEGIN = "<!-- results: written by python -m bench.chart -->"
 END = "<!-- end of results -->"
 
@@ -111,6 +114,7 @@ def summary(document: Results) -> str:
         f"`{run['command']}`, {run['started']}: {machine['processor']}, {machine['cores']} cores, {machine['system']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ".",
+        *_caution(run, machine),
         "",
         "| target | bound | measured | |",
         "|---|---:|---:|---|",
@@ -141,6 +145,16 @@ def summary(document: Results) -> str:
         f"\nNot measured: {one['section']}, {one['name']}: {one['reason']}." for one in _items(document["skipped"])
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _caution(run: Mapping[str, object], machine: Mapping[str, object]) -> list[str]:
+    """What a reader must know of a run whose figures are no good yet."""
+    said = []
+    if run["effort"] != "full":
+        said.append("it was a short run")
+    if float(str(machine.get("load_before", 0))) > QUIET_LOAD:
+        said.append(f"the machine was busy with other work (load {machine['load_before']})")
+    return ["", f"**These figures are provisional: {' and '.join(said)}.** `make bench` replaces them."] if said else []
 
 
 def write(document: Results, docs: Path) -> None:

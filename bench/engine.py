@@ -43,7 +43,7 @@ COLD_TOKENS = 200
 WHOLE = "whole decision"
 BETWEEN = "calls between them"
 
-ROUNDS = {Effort.FULL: 60, Effort.QUICK: 15, Effort.SMOKE: 2}
+ROUNDS = {Effort.FULL: 60, Effort.QUICK: 8, Effort.SMOKE: 2}
 REPETITIONS = {Effort.FULL: 8, Effort.QUICK: 4, Effort.SMOKE: 1}
 """How often a batch goes through its requests."""
 

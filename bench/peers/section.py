@@ -10,9 +10,10 @@ import functools
 import json
 import os
 import shutil
+import statistics
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from support.jwks_endpoint import JwksEndpoint
@@ -23,7 +24,7 @@ from bench.figures import Effort, Report, Unavailable
 from bench.load import on_core
 from bench.peers.building import FOLDER, Program, build
 from bench.serve import TRANSPORT_NAMES
-from bench.server import measure, our_server, wait_for_check
+from bench.server import Subject, measure, our_server, wait_for_check
 from bench.timing import cores
 from ext_authz.demo.ports import choose_ports
 from ext_authz.demo.process import Process
@@ -49,7 +50,7 @@ _AUTHORIZATION_CACHE = """\
 
 
 def run(effort: Effort) -> Report:
-    """Every peer and, in the same minutes, our faster transport; then the ratio."""
+    """Every peer and both of our transports in turns; then the ratios of each turn."""
     report = Report("peers")
     message = workload.request()
     others: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
@@ -59,38 +60,50 @@ def run(effort: Effort) -> Report:
         "authorino": functools.partial(_authorino, cached=False),
         "authorino_cached": functools.partial(_authorino, cached=True),
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as servers:
+        folder = Path(name)
+        subjects: dict[str, Subject] = {}
         for transport in TRANSPORT_NAMES:
-            with our_server(transport, Path(folder) / transport) as address:
-                measure(report, f"ext_authz_{transport}", address, message, effort, is_right=workload.check_allowed)
-        for name, start in others.items():
+            address = servers.enter_context(our_server(transport, folder / transport))
+            subjects[f"ext_authz_{transport}"] = Subject(address, workload.check_allowed)
+        for other, start in others.items():
             try:
-                with start(Path(folder) / name) as address:
-                    expected = None if name == "grpc_go_empty" else workload.check_allowed
-                    if expected is not None:
-                        _refuses_another_certificate(address)
-                    measure(report, name, address, message, effort, is_right=expected)
+                address = servers.enter_context(start(folder / other))
             except Unavailable as error:
-                report.skip(name, str(error))
-    _compare(report)
+                report.skip(other, str(error))
+                continue
+            if other == "grpc_go_empty":
+                subjects[other] = Subject(address)
+            else:
+                _refuses_another_certificate(address)
+                subjects[other] = Subject(address, workload.check_allowed)
+        try:
+            rates = measure(report, subjects, message, effort)
+        except Unavailable as error:
+            report.skip("h2load", str(error))
+            return report
+    _compare(report, rates)
     return report
 
 
-def _compare(report: Report) -> None:
-    def best(*names: str) -> float:
-        return max((report.value(f"{name}_checks_per_second") or 0.0 for name in names), default=0.0)
+def _compare(report: Report, rates: Mapping[str, Sequence[float]]) -> None:
+    def best(*names: str) -> Sequence[float]:
+        """The samples of the fastest of those that were measured."""
+        return max((rates[name] for name in names if name in rates), key=statistics.median, default=())
 
     ours = best(*(f"ext_authz_{transport}" for transport in TRANSPORT_NAMES))
-    opa, authorino = best("opa_envoy", "opa_envoy_cached"), best("authorino", "authorino_cached")
-    if ours and opa:
-        report.add("times_opa_envoy", ours / opa, "ratio", "checks per second, OPA-Envoy with its better settings")
-    if ours and authorino:
-        report.add(
-            "times_authorino", ours / authorino, "ratio", "checks per second, Authorino with its better settings"
-        )
-    if ours and (opa or authorino):
-        missing = "" if opa and authorino else "; only one of the two could be measured"
-        report.add("times_better_peer", ours / max(opa, authorino), "ratio", f"checks per second{missing}")
+    peers = {"opa_envoy": ("opa_envoy", "opa_envoy_cached"), "authorino": ("authorino", "authorino_cached")}
+    for name, variants in peers.items():
+        if theirs := best(*variants):
+            _ratio(report, f"times_{name}", ours, theirs, "over its faster settings")
+    if theirs := best(*peers["opa_envoy"], *peers["authorino"]):
+        both = all(best(*variants) for variants in peers.values())
+        _ratio(report, "times_better_peer", ours, theirs, "" if both else "only one of the two could be measured")
+
+
+def _ratio(report: Report, name: str, ours: Sequence[float], theirs: Sequence[float], note: str) -> None:
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    report.add(name, ratios, "ratio", f"checks per second, turn by turn; {note}".rstrip("; "))
 
 
 def _refuses_another_certificate(address: str) -> None:
