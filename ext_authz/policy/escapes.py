@@ -5,6 +5,7 @@ Precedence is what it is, and each of these may be meant; an operator who did no
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 from ext_authz.policy.finding import Finding, described, named, path_key, warning
 from ext_authz.policy.model import METHODS, PathType
@@ -48,6 +49,7 @@ def _slash_escapes(table: RouteTable) -> Iterator[Finding]:
 
 def _method_escapes(table: RouteTable) -> Iterator[Finding]:
     """Rules for some methods whose paths fall under a laxer rule with another method."""
+    laxer = cache(asks_less)
     for candidate in table.candidates:
         sample = None if candidate.method is None or candidate.rule.public else sample_of(candidate.match)
         if sample is None:
@@ -55,11 +57,7 @@ def _method_escapes(table: RouteTable) -> Iterator[Finding]:
         found: dict[str, list[str]] = {}
         for method in METHODS:
             winner = winner_of(table, sample._replace(method=method))
-            if (
-                winner is not None
-                and asks_less(winner.rule, candidate.rule)
-                and not _is_meant(winner, candidate, method)
-            ):
+            if winner is not None and laxer(winner.rule, candidate.rule) and not _is_meant(winner, candidate, method):
                 found.setdefault(named(winner), []).append(f"`{method}`")
         for name, methods in found.items():
             yield warning(

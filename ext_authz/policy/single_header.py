@@ -42,11 +42,15 @@ class SingleHeaders:
         Raises:
             Refusal: HEADER_MALFORMED.
         """
+        is_raw = headers.is_raw
         for name, exact in self._values:
-            values = headers.get_all(name)
-            if not values:
-                continue
-            if len(values) > 1 or (not headers.is_raw and "," in values[0] and _lists(values[0], exact)):
+            # a header without a comma has one value in either form
+            value = headers.joined(name)
+            if (
+                value is not None
+                and "," in value
+                and (len(headers.get_all(name)) > 1 if is_raw else _lists(value, exact))
+            ):
                 raise Refusal(Reason.HEADER_MALFORMED, "a header that a rule asks for has several values")
         if headers.has_underscores:
             for name in headers.names():
