@@ -17,8 +17,8 @@ from bench.results import Results, read
 
 __all__ = ["decision_chart", "headline", "summary", "throughput_chart", "write"]
 
-WIDTH = 760
-LABEL_WIDTH = 268
+WIDTH = 800
+LABEL_WIDTH = 300
 VALUE_WIDTH = 92
 ROW = 34
 TOP = 62
