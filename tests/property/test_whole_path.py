@@ -143,6 +143,9 @@ class Attempt:
             return refused
         if self.destination == ELSEWHERE:
             return True, {}
+        if not self.destination:
+            # policies name destinations by identity, and this one shows none
+            return False, {}
         if self.destination != BILLING:
             # a gateway: here the host is all there is
             return self.host.lower().removesuffix(":443") == "gateway.example.com", {}
