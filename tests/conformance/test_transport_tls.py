@@ -42,7 +42,8 @@ def test_a_renewed_certificate_is_served_to_new_connections(kind: Kind) -> None:
     with running(kind, certificates) as server:
         with secure_channel(server.address, CA.pem) as channel:
             assert call(channel, b"x") == b"x"
-        assert certificates.replace(TlsMaterial(SECOND.pem, SECOND.key_pem, None))
+            assert certificates.replace(TlsMaterial(SECOND.pem, SECOND.key_pem, None))
+            assert call(channel, b"y") == b"y"  # the connection that exists goes on
         wait_for(lambda: answers(server.address, OTHER.pem))
         assert not answers(server.address, CA.pem)
 
