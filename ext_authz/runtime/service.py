@@ -1,8 +1,6 @@
 """CheckRequest bytes to CheckResponse bytes: parse, authorize, serialize, count, record. Every transport calls this.
 
-A warm decision is one synchronous call. When the authorizer names a `Need`, the answer becomes an awaitable that fulfils
-it and then decides again from the beginning, on the snapshot that is current then: the key it waited for is only in that
-one. Each decision thus sees exactly one snapshot from start to end, and never a mixture.
+A warm decision is one synchronous call. When the authorizer names a `Need`, the answer becomes an awaitable (`waiting`).
 """
 
 import asyncio
@@ -14,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
 from ext_authz.authorizer import authorize
-from ext_authz.decision import Decision, Deny, Diagnostics
+from ext_authz.decision import Decision, Diagnostics
 from ext_authz.denials import Denials, DenialSettings
 from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.need import Need
-from ext_authz.snapshot import Snapshot
+from ext_authz.runtime.waiting import CurrentSnapshot, KeySource, Waiting
 from ext_authz.telemetry.decision_id import decision_ids
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.metrics import Metrics
@@ -27,41 +25,12 @@ from ext_authz.telemetry.traceparent import HEADER as TRACEPARENT
 from ext_authz.wire.check_request import parse_check_request
 from ext_authz.wire.check_response import says_internal_error, serialize
 
-__all__ = ["CheckService", "CurrentSnapshot", "KeySource", "Traces", "margin"]
-
-MAX_NEEDS = 3
-"""Needs fulfilled for one request: one for its token, and two more for reloads that happen meanwhile."""
-
-MARGIN_SHARE = 0.1
-MINIMUM_MARGIN = 0.005
-MAXIMUM_MARGIN = 0.05
-"""The part of the remaining time kept for the answer to travel: 20 ms of Envoy's default 200 ms."""
+__all__ = ["CheckService", "Traces"]
 
 _ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 """What must end a call instead of answering it."""
 
 _logger = logging.getLogger(__name__)
-
-
-class CurrentSnapshot(Protocol):
-    """Where the snapshot of the moment is."""
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The one to decide with now."""
-        ...
-
-
-class KeySource(Protocol):
-    """Who can fulfil a need for keys."""
-
-    def may_fetch(self, need: Need, now: float) -> bool:
-        """Whether trying is allowed; False during a cool-down, so that a flood of unknown keys costs no task."""
-        ...
-
-    async def fulfil(self, need: Need, deadline: float) -> None:
-        """Try, until `time.monotonic()` is `deadline`; whether it worked shows in the next snapshot."""
-        ...
 
 
 class Traces(Protocol):
@@ -75,11 +44,6 @@ class Traces(Protocol):
 # A check that is under way: `time.perf_counter()` when its bytes came and when they were parsed, and the `traceparent` of
 # its gRPC call, None when nobody looked. A plain tuple, because one is made twice for every request.
 _Started: TypeAlias = tuple[float, float, str | None]
-
-
-def margin(remaining: float) -> float:
-    """Seconds to keep of `remaining` for the answer to reach Envoy before it gives up."""
-    return min(MAXIMUM_MARGIN, max(MINIMUM_MARGIN, MARGIN_SHARE * remaining))
 
 
 class CheckService:
@@ -115,10 +79,10 @@ class CheckService:
         """
         self._current = current
         self._keys = keys
+        self._waiting = Waiting(current, keys, default_deadline=default_deadline, clock=clock)
         self._metrics = metrics
         self._log = log
         self._maximum_message_bytes = maximum_message_bytes
-        self._default_deadline = default_deadline
         self._clock = clock
         self._stage_interval = stage_interval
         self._until_stages = stage_interval
@@ -169,7 +133,7 @@ class CheckService:
     async def _wait(self, facts: RequestFacts, need: Need, deadline: float | None, started: _Started) -> bytes:
         self._metrics.waiting += 1
         try:
-            decision = await self._decide_with(need, facts, deadline)
+            decision = await self._waiting.decide(facts, need, deadline)
             return self._answer(decision, facts, self._clock(), started, waited=True)
         except _ENDS:
             raise
@@ -177,32 +141,6 @@ class CheckService:
             return self._fail(error, facts, self._clock(), started)
         finally:
             self._metrics.waiting -= 1
-
-    async def _decide_with(self, need: Need, facts: RequestFacts, deadline: float | None) -> Decision:
-        arrived = time.monotonic()
-        remaining = self._default_deadline if deadline is None else deadline - arrived
-        answer_in = remaining - margin(remaining)
-        unmet: frozenset[Need] = frozenset()
-        try:
-            async with asyncio.timeout(answer_in):
-                for _ in range(MAX_NEEDS):
-                    # what is told from a deadline and what from a lack of keys: ours ends before the fetch's
-                    await self._keys.fulfil(need, arrived + remaining)
-                    unmet |= {need}
-                    outcome = authorize(facts, self._current.snapshot, self._clock(), unmet)
-                    if not isinstance(outcome, Need):
-                        return outcome
-                    need = outcome
-        except TimeoutError:
-            return self._give_up(Reason.DEADLINE_EXCEEDED, facts, unmet | {need})
-        return self._give_up(Reason.SIGNING_KEYS_UNAVAILABLE, facts, unmet | {need})
-
-    def _give_up(self, reason: Reason, facts: RequestFacts, unmet: frozenset[Need]) -> Deny:
-        """Deny with `reason` and what is known about the request without the needs that are unmet."""
-        snapshot = self._current.snapshot
-        known = authorize(facts, snapshot, self._clock(), unmet)
-        about = Diagnostics() if isinstance(known, Need) else known.diagnostics
-        return snapshot.denials.deny(reason, diagnostics=about)
 
     def _answer(
         self, decision: Decision, facts: RequestFacts | None, now: float, started: _Started, *, waited: bool = False

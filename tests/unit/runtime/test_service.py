@@ -17,7 +17,9 @@ from ext_authz.errors import Reason
 from ext_authz.facts import RequestFacts
 from ext_authz.need import KeysNeeded, Need
 from ext_authz.runtime import service as module
-from ext_authz.runtime.service import MAX_NEEDS, CheckService, margin
+from ext_authz.runtime import waiting
+from ext_authz.runtime.service import CheckService
+from ext_authz.runtime.waiting import MAX_NEEDS, margin
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.line_sink import Line, LineSink
 from ext_authz.telemetry.metrics import Metrics
@@ -41,6 +43,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, authorize: Authorize, *, may_fetch: bool = True) -> None:
         monkeypatch.setattr(module, "authorize", authorize)
+        monkeypatch.setattr(waiting, "authorize", authorize)
         self.snapshot = SimpleNamespace(denials=DENIALS, name="first", id_in_metadata=True)
         self.metrics = Metrics()
         self.sink = Collected()

@@ -16,6 +16,7 @@ from ext_authz.denials import Denials, DenialSettings
 from ext_authz.errors import Reason
 from ext_authz.need import KeysNeeded, Need
 from ext_authz.runtime import service as module
+from ext_authz.runtime import waiting
 from ext_authz.runtime.grpc_transport import GrpcTransport
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.reload import restart_needed
@@ -55,6 +56,7 @@ class World:
             return Allow(Reason.OK) if len(arguments) == 4 else outcome
 
         monkeypatch.setattr(module, "authorize", authorize)
+        monkeypatch.setattr(waiting, "authorize", authorize)
         self.snapshot = SimpleNamespace(denials=DENIALS, id_in_metadata=metadata)
         self.metrics = Metrics()
         self.sink = Collected()
