@@ -3,16 +3,26 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
 
 from ext_authz import __version__
-from ext_authz.cli import check, demo, doctor, integrate, policy_tests, schema, serve, validate
 from ext_authz.cli.outcome import Exit, complain
 from ext_authz.errors import ConfigurationError
 
 __all__ = ["command_line", "main"]
 
-_COMMANDS = (serve, validate, check, policy_tests, integrate, doctor, schema, demo)
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "serve": ("serve", "run the server"),
+    "validate": ("validate", "check configuration and policy files"),
+    "check": ("check", "decide one request"),
+    "test": ("policy_tests", "run the expected decisions of a policy"),
+    "integrate": ("integrate", "print what a platform needs to ask this server"),
+    "doctor": ("doctor", "tell what is missing in a proxy's setup"),
+    "schema": ("schema", "print a JSON Schema"),
+    "demo": ("demo", "show what it does, with a real Envoy on loopback"),
+}
+"""The module of each and its line in the overview: what one command needs is imported for that command alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: 2 for a usage error, 0 after `--help` or `--version`.
     """
-    parsed = command_line().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parsed = command_line([name for name in _COMMANDS if name in words]).parse_args(words)
     try:
         code: int = parsed.run(parsed)
         sys.stdout.flush()
@@ -40,8 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Every subcommand and its arguments; the reference in the documentation is written from it."""
+def command_line(names: Collection[str] = tuple(_COMMANDS)) -> argparse.ArgumentParser:
+    """Every subcommand and its arguments; the reference in the documentation is written from it.
+
+    Args:
+        names: subcommands whose arguments are wanted; of the others there is only a line in the overview.
+    """
     parser = argparse.ArgumentParser(
         prog="ext-authz",
         description="Authorization server for Envoy and Istio.",
@@ -49,8 +64,11 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ext-authz {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_to(commands)
+    for name, (module, summary) in _COMMANDS.items():
+        if name in names:
+            import_module(f"ext_authz.cli.{module}").add_to(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser
 
 

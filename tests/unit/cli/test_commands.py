@@ -23,7 +23,7 @@ from ext_authz.authorizer import Examination
 from ext_authz.cli import main as main_module
 from ext_authz.cli import serve, validate
 from ext_authz.cli.explain import explanation
-from ext_authz.cli.main import main
+from ext_authz.cli.main import command_line, main
 from ext_authz.decision import Deny
 from ext_authz.errors import ConfigurationError, Reason
 from ext_authz.facts import Provenance, RequestFacts
@@ -357,11 +357,35 @@ def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
+def test_the_overview_is_the_same_whether_or_not_commands_are_imported() -> None:
+    assert command_line(()).format_help() == command_line().format_help()
+
+
+def test_the_overview_imports_no_command() -> None:
+    code = "import sys; from ext_authz.cli.main import main; main(sys.argv[1:])"
+    shown = (
+        "print(sorted(set(sys.modules) & {'asyncio', 'cryptography', 'google.protobuf', 'grpc', 'httpx', 'pydantic'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import atexit, sys; atexit.register(lambda: {shown}); {code}", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("usage: ext-authz")
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 class Command:
     """Stands for a subcommand that ends with an exception."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
+
+    def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(main_module, "_COMMANDS", {"fail": ("fail", "fail")})
+        monkeypatch.setattr(main_module, "import_module", lambda _: self)
 
     def add_to(self, commands: Any) -> None:
         commands.add_parser("fail").set_defaults(run=self.run)
@@ -383,7 +407,7 @@ class Command:
 def test_errors_are_plain_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str
 ) -> None:
-    monkeypatch.setattr(main_module, "_COMMANDS", (Command(error),))
+    Command(error).stand_in(monkeypatch)
     assert main(["fail"]) == code
     assert capsys.readouterr().err == text
 
@@ -397,7 +421,7 @@ def test_a_broken_pipe_ends_the_command_with_1(
         moved.append(descriptor)
         os.close(descriptor)
 
-    monkeypatch.setattr(main_module, "_COMMANDS", (Command(BrokenPipeError()),))
+    Command(BrokenPipeError()).stand_in(monkeypatch)
     with monkeypatch.context() as patch:
         # pytest's own capturing needs the real one back
         patch.setattr(os, "dup2", dup2)
