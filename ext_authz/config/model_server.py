@@ -39,6 +39,14 @@ class WrittenTls(Written):
     """When given, Envoy must present a certificate that chains to it."""
 
 
+MAX_WORKERS = 256
+"""More than any machine needs that runs other things too; a slip of the finger beyond it starts nothing."""
+
+
+def _written_workers(value: object) -> str:
+    return "<text>" if isinstance(value, str) else "<number>"
+
+
 class WrittenListener(Written):
     """Where Check is served."""
 
@@ -57,11 +65,28 @@ class WrittenListener(Written):
     maximum_concurrent_streams: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     """For each connection of Envoy."""
 
+    maximum_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Of all Envoys; each opens one or two for each of its threads. Another one is closed as soon as it is opened."""
+
+    lame_duck_seconds: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """How long after SIGTERM calls are still taken, while readiness and health already say no: until every Envoy has
+    noticed. More than the interval of its health checks times `unhealthy_threshold`. SIGINT does not wait for it."""
+
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
-    """How long calls in flight may take after SIGTERM."""
+    """How long calls in flight may take after that."""
 
     default_deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 1.0
     """How long a call may take when Envoy sends no deadline."""
+
+    workers: Annotated[
+        Annotated[Literal["auto"], Tag("<text>")] | Annotated[int, Field(ge=1, le=MAX_WORKERS), Tag("<number>")],
+        Discriminator(_written_workers),
+    ] = 1
+    """Processes that decide, for more than one core; `auto` for one on each core that this process may use. With 1 there is no
+    process besides. Only with `transport: h2`."""
+
+    worker_timeout_seconds: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    """A worker that says nothing for so long hangs and is replaced."""
 
 
 class WrittenAdmin(Written):

@@ -77,7 +77,7 @@ def build_server(document: Document, files: NamedFiles, problems: Problems) -> S
     if written is None:
         return None
     spec = written.spec
-    listener = _listener(spec, files)
+    listener = _listener(spec, document, files, problems)
     bundles = _bundles(spec, document, files, problems)
     if len(problems) > before:
         return None
@@ -92,8 +92,16 @@ def build_server(document: Document, files: NamedFiles, problems: Problems) -> S
     )
 
 
-def _listener(spec: WrittenServerSpec, files: NamedFiles) -> ListenerSettings:
+def _listener(spec: WrittenServerSpec, document: Document, files: NamedFiles, problems: Problems) -> ListenerSettings:
     written, tls = spec.listener, None
+    if written.transport == "grpcio" and written.workers != 1:
+        path: ValuePath = ("spec", "listener", "workers")
+        problems.add(
+            document.place(path),
+            field_name(path),
+            "connections are shared among workers with `transport: h2` only",
+            "write `transport: h2`, or `workers: 1`",
+        )
     if written.tls is not None:
         at: ValuePath = ("spec", "listener", "tls")
         client_ca = written.tls.client_ca_file
@@ -110,9 +118,13 @@ def _listener(spec: WrittenServerSpec, files: NamedFiles) -> ListenerSettings:
         tls=tls,
         maximum_message_bytes=written.maximum_message_bytes,
         maximum_concurrent_streams=written.maximum_concurrent_streams,
+        maximum_connections=written.maximum_connections,
+        lame_duck_seconds=written.lame_duck_seconds,
         drain_seconds=written.drain_seconds,
         default_deadline=written.default_deadline_seconds,
         transport=written.transport,
+        workers=None if written.workers == "auto" else written.workers,
+        worker_timeout=written.worker_timeout_seconds,
     )
 
 

@@ -48,17 +48,25 @@ class ListenerSettings:
         transport: `h2`, our own HTTP/2, or `grpcio`.
         maximum_message_bytes: a larger CheckRequest is refused.
         maximum_concurrent_streams: per connection.
-        drain_seconds: how long in-flight calls may take after SIGTERM.
+        maximum_connections: at the same time.
+        lame_duck_seconds: how long after SIGTERM calls are still taken although health says no.
+        drain_seconds: how long in-flight calls may take after that.
         default_deadline: seconds a call may take when Envoy sends no deadline.
+        workers: processes that decide; 1 for this one alone, None for one on each core that may be used.
+        worker_timeout: seconds after which a worker that says nothing is replaced.
     """
 
     address: str = "127.0.0.1:9000"
     tls: TlsSettings | None = None
     maximum_message_bytes: int = 1_048_576
     maximum_concurrent_streams: int = 1_000
+    maximum_connections: int = 10_000
+    lame_duck_seconds: float = 5.0
     drain_seconds: float = 10.0
     default_deadline: float = 1.0
     transport: str = "h2"
+    workers: int | None = 1
+    worker_timeout: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
