@@ -13,13 +13,10 @@ from ext_authz.decision import Allow
 from ext_authz.errors import Reason
 from ext_authz.runtime.event_loop import run_on_best_loop
 from ext_authz.runtime.health import Health
-from ext_authz.runtime.server import TRANSPORTS
+from ext_authz.runtime.transport_choice import TRANSPORT_NAMES, transport_named
 from ext_authz.wire.check_response import serialize
 
 __all__ = ["TRANSPORT_NAMES"]
-
-TRANSPORT_NAMES = tuple(TRANSPORTS)
-"""As `listener.transport` takes them."""
 
 
 def main() -> None:
@@ -40,7 +37,7 @@ async def _serve(name: str, address: str) -> None:
         del request, deadline
         return allowed
 
-    transport = TRANSPORTS[name](ListenerSettings(address=address), check, health)
+    transport = transport_named(name)(ListenerSettings(address=address), check, health)
     await transport.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -30,8 +30,8 @@ from ext_authz.decision import Allow  # noqa: E402 - as above
 from ext_authz.runtime.event_loop import loop_factory  # noqa: E402 - as above
 from ext_authz.runtime.grpc_frame import frame  # noqa: E402 - as above
 from ext_authz.runtime.health import Health  # noqa: E402 - as above
-from ext_authz.runtime.server import TRANSPORTS  # noqa: E402 - as above
 from ext_authz.runtime.transport import CHECK_METHOD  # noqa: E402 - as above
+from ext_authz.runtime.transport_choice import transport_named  # noqa: E402 - as above
 from ext_authz.wire.check_request import parse_check_request  # noqa: E402 - as above
 from ext_authz.wire.check_response import serialize  # noqa: E402 - as above
 
@@ -75,7 +75,7 @@ def serve(transport: str, handler: str, pipe: Connection) -> None:
 
     async def run() -> None:
         listener = ListenerSettings(address="127.0.0.1:0")
-        serving = TRANSPORTS[transport](listener, HANDLERS[handler](), Health())
+        serving = transport_named(transport)(listener, HANDLERS[handler](), Health())
         pipe.send(await serving.start())
         await asyncio.to_thread(pipe.recv)
         await serving.drain(1.0)

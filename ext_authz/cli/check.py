@@ -20,7 +20,8 @@ from ext_authz.errors import ConfigurationError, Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.need import Need
 from ext_authz.runtime.assembly import Assembly, assemble
-from ext_authz.runtime.key_fetch import KeyFetchError, fetch_keys
+from ext_authz.runtime.key_fault import KeyFetchError
+from ext_authz.runtime.key_fetch import fetch_keys
 from ext_authz.token.jwks import KeySet
 from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 from ext_authz.wire.check_request import parse_check_request

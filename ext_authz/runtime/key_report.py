@@ -2,7 +2,7 @@
 
 import logging
 
-from ext_authz.runtime.key_fetch import KeyFetchError
+from ext_authz.runtime.key_fault import KeyFetchError
 from ext_authz.telemetry.metrics import Metrics
 from ext_authz.telemetry.server_log import log_event
 from ext_authz.token.jwks import KeySet

@@ -15,7 +15,8 @@ from typing import Protocol, Self, TypeAlias
 
 from ext_authz.config.settings import KeyFetchSettings
 from ext_authz.need import KeysNeeded
-from ext_authz.runtime.key_fetch import KeyFetchError, KeyFetchFault, fetch_keys
+from ext_authz.runtime.key_fault import KeyFetchError, KeyFetchFault
+from ext_authz.runtime.key_fetch import fetch_keys
 from ext_authz.runtime.key_schedule import FetchSchedule
 from ext_authz.token.issuer import InlineKeys, Issuer, KeyFile
 from ext_authz.token.jwks import KeySet

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
 
 from ext_authz import __version__
 from ext_authz.config.settings import Configuration
@@ -13,8 +12,6 @@ from ext_authz.runtime.active import Active
 from ext_authz.runtime.admin import AdminServer, Readiness
 from ext_authz.runtime.assembly import assemble_watched
 from ext_authz.runtime.cache_report import CacheReport
-from ext_authz.runtime.grpc_transport import GrpcTransport
-from ext_authz.runtime.h2_transport import H2Transport
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.key_report import KeyReport
 from ext_authz.runtime.reload import Reloader
@@ -22,6 +19,7 @@ from ext_authz.runtime.service import CheckService
 from ext_authz.runtime.tls import ServerCertificates
 from ext_authz.runtime.tracing import close_traces, start_traces
 from ext_authz.runtime.transport import Transport
+from ext_authz.runtime.transport_choice import transport_named
 from ext_authz.runtime.watch import FileWatch
 from ext_authz.snapshot import Snapshot
 from ext_authz.telemetry.decision_log import DecisionLog
@@ -30,9 +28,6 @@ from ext_authz.telemetry.metrics import Metrics
 from ext_authz.telemetry.server_log import log_event, start_server_log
 
 __all__ = ["Server"]
-
-TRANSPORTS: dict[str, Callable[..., Transport]] = {"h2": H2Transport, "grpcio": GrpcTransport}
-"""By `listener.transport`."""
 
 _logger = logging.getLogger(__name__)
 
@@ -99,7 +94,7 @@ class Server:
             loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
             # the other transport leaves the service to the `traceparent` of the request itself
             options = {"reads_traceparent": True} if traces is not None and listener.transport == "grpcio" else {}
-            transport = TRANSPORTS[listener.transport](listener, service.check, self._health, certificates, **options)
+            transport = transport_named(listener.transport)(listener, service.check, self._health, certificates, **options)
             admin = AdminServer(self._metrics.registry(), self.readiness)
             try:
                 await self._serve(active, self._reloader, transport, admin)

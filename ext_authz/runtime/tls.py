@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ext_authz.config.settings import TlsSettings
 from ext_authz.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import grpc
 
 __all__ = ["ServerCertificates", "TlsMaterial", "read_tls", "tls_files"]
 
@@ -93,21 +96,25 @@ class ServerCertificates:
         self.on_replace()
         return True
 
-    def credentials(self) -> grpc.ServerCredentials:
+    def credentials(self) -> "grpc.ServerCredentials":
         """For `add_secure_port`; follows `replace`."""
+        import grpc  # noqa: PLC0415 - only who serves with it has imported it
+
         return grpc.dynamic_ssl_server_credentials(
             _configuration(self._material),
             self._fetch,  # type: ignore[arg-type]  # the stubs forget that None means no change
             require_client_authentication=self._material.client_authorities is not None,
         )
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+    def _fetch(self) -> "grpc.ServerCertificateConfiguration | None":
         # grpcio calls this from its own threads before each handshake; None keeps the current configuration
         replacement, self._replacement = self._replacement, None
         return None if replacement is None else _configuration(replacement)
 
 
-def _configuration(material: TlsMaterial) -> grpc.ServerCertificateConfiguration:
+def _configuration(material: TlsMaterial) -> "grpc.ServerCertificateConfiguration":
+    import grpc  # noqa: PLC0415 - as above
+
     return grpc.ssl_server_certificate_configuration(
         [(material.key, material.chain)], root_certificates=material.client_authorities
     )

@@ -23,7 +23,7 @@ from ext_authz.runtime import reload as reload_module
 from ext_authz.runtime import server as server_module
 from ext_authz.runtime.active import Active
 from ext_authz.runtime.assembly import Assembly, assemble, assemble_watched
-from ext_authz.runtime.key_fetch import KeyFetchError, KeyFetchFault
+from ext_authz.runtime.key_fault import KeyFetchError, KeyFetchFault
 from ext_authz.runtime.key_report import KeyReport
 from ext_authz.runtime.reload import Reloader, restart_needed
 from ext_authz.runtime.server import Server
@@ -329,7 +329,7 @@ class QuietTransport:
 
 
 def serve(path: str, monkeypatch: pytest.MonkeyPatch, scenario: Callable[[Server], Awaitable[None]]) -> Collected:
-    monkeypatch.setitem(server_module.TRANSPORTS, "h2", QuietTransport)
+    monkeypatch.setattr(server_module, "transport_named", lambda _: QuietTransport)
     sink = Collected()
 
     async def whole() -> None:

@@ -21,16 +21,11 @@ from ext_authz.config.settings import KeyFetchSettings
 from ext_authz.errors import Reason, Refusal
 from ext_authz.need import KeysNeeded
 from ext_authz.principal import VerifiedToken
-from ext_authz.runtime import key_fetch
+from ext_authz.runtime import key_download
 from ext_authz.runtime import keys as module
-from ext_authz.runtime.key_fetch import (
-    MAX_METADATA_BYTES,
-    KeyFetchError,
-    KeyFetchFault,
-    fetch_keys,
-    metadata_urls,
-    require_fetchable,
-)
+from ext_authz.runtime.key_download import MAX_METADATA_BYTES, metadata_urls, require_fetchable
+from ext_authz.runtime.key_fault import KeyFetchError, KeyFetchFault
+from ext_authz.runtime.key_fetch import fetch_keys
 from ext_authz.runtime.keys import KeyStore
 from ext_authz.token.access_token import verify_access_token
 from ext_authz.token.issuer import DiscoveredKeys, InlineKeys, Issuer, KeyFile, KeySource, KeyUrl
@@ -457,7 +452,7 @@ def test_a_server_that_stops_answering_half_way_is_given_up_by_the_socket_timeou
     async def scenario() -> None:
         with pytest.raises(KeyFetchError) as caught:
             # the transport's own time runs out first
-            await key_fetch._get(require_fetchable(server.url()), None, 1_000, 0.1)
+            await key_download._get(require_fetchable(server.url()), None, 1_000, 0.1)
         assert caught.value.fault is KeyFetchFault.TIMED_OUT
 
     run(scenario)
