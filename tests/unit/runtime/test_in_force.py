@@ -19,6 +19,7 @@ from support.tokens import AUDIENCE, ISSUER, jwks, signing_key
 from ext_authz.errors import ConfigurationError
 from ext_authz.need import KeysNeeded
 from ext_authz.runtime import assembly as assembly_module
+from ext_authz.runtime import deciding as deciding_module
 from ext_authz.runtime import reload as reload_module
 from ext_authz.runtime import server as server_module
 from ext_authz.runtime.active import Active
@@ -264,7 +265,8 @@ def test_what_is_fixed_at_the_start_needs_a_restart(tmp_path: Path) -> None:
     configuration = assemble(configure(tmp_path)).configuration
     listener, admin = configuration.listener, configuration.admin
     assert restart_needed(configuration, configuration) == ()
-    assert restart_needed(configuration, replace(configuration, listener=replace(listener, drain_seconds=1.0))) == ()
+    leaving = replace(listener, lame_duck_seconds=1.0, drain_seconds=1.0)
+    assert restart_needed(configuration, replace(configuration, listener=leaving)) == ()
     other = replace(configuration, listener=replace(listener, address="x:1"), admin=replace(admin, address=None))
     assert restart_needed(configuration, other) == ("listener", "admin")
 
@@ -328,8 +330,11 @@ class QuietTransport:
         type(self).drained = seconds
 
 
-def serve(path: str, monkeypatch: pytest.MonkeyPatch, scenario: Callable[[Server], Awaitable[None]]) -> Collected:
-    monkeypatch.setattr(server_module, "transport_named", lambda _: QuietTransport)
+def serve(
+    path: str, monkeypatch: pytest.MonkeyPatch, scenario: Callable[[Server], Awaitable[None]], *, ended: bool = False
+) -> Collected:
+    """`scenario` has told the server to end itself when `ended`."""
+    monkeypatch.setattr(deciding_module, "transport_named", lambda _: QuietTransport)
     sink = Collected()
 
     async def whole() -> None:
@@ -338,7 +343,8 @@ def serve(path: str, monkeypatch: pytest.MonkeyPatch, scenario: Callable[[Server
         task = asyncio.create_task(server.run())
         await until(lambda: "listening" in sink.messages() or task.done())
         await scenario(server)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not ended:
+            os.kill(os.getpid(), signal.SIGTERM)
         await task
 
     asyncio.run(whole())
@@ -360,6 +366,44 @@ def test_a_server_becomes_ready_reloads_on_sighup_and_drains_on_sigterm(
     sink = serve(path, monkeypatch, scenario)
     assert sink.messages()[-2:] == ["draining", "stopped"]
     assert QuietTransport.drained == 3
+
+
+def test_a_server_that_is_told_to_leave_says_so_and_goes_on_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = 0.0
+
+    async def scenario(server: Server) -> None:
+        await until_ready(server)
+        os.kill(os.getpid(), signal.SIGTERM)
+        began = time.monotonic()
+        await until(lambda: server.readiness().reasons == ("draining",))
+        assert server._deciding is not None
+        assert not server._deciding._health.serving
+        # keys that come now change nothing
+        server._deciding.update_health()
+        assert not server._deciding._health.serving
+        while QuietTransport.drained is None:
+            await asyncio.sleep(0.01)
+        nonlocal left
+        left = time.monotonic() - began
+
+    QuietTransport.drained = None
+    path = configure(tmp_path, listener={"address": "127.0.0.1:0", "lame_duck_seconds": 0.5})
+    sink = serve(path, monkeypatch, scenario, ended=True)
+    assert sink.messages()[-3:] == ["leaving", "draining", "stopped"]
+    assert left >= 0.5
+
+
+def test_a_server_that_is_interrupted_does_not_wait_to_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(server: Server) -> None:
+        await until_ready(server)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    path = configure(tmp_path, listener={"address": "127.0.0.1:0", "lame_duck_seconds": 3600})
+    assert serve(path, monkeypatch, scenario, ended=True).messages()[-2:] == ["draining", "stopped"]
 
 
 def test_a_server_without_admin_or_keys_says_why_it_is_not_ready_and_what_is_unsafe(
