@@ -137,8 +137,9 @@ class Reloader:
 def restart_needed(started_with: Configuration, now: Configuration) -> tuple[str, ...]:
     """The sections that differ in what is fixed when the server starts."""
     sections = []
-    # how long to drain is asked for when it is time to
-    if replace(started_with.listener, drain_seconds=now.listener.drain_seconds) != now.listener:
+    # how long to leave and to drain is asked for when it is time to
+    then = replace(now.listener, lame_duck_seconds=0.0, drain_seconds=0.0)
+    if replace(started_with.listener, lame_duck_seconds=0.0, drain_seconds=0.0) != then:
         sections.append("listener")
     if started_with.admin != now.admin:
         sections.append("admin")

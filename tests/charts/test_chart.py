@@ -206,7 +206,7 @@ def test_the_service_sends_checks_to_the_servers_and_to_nothing_else(case: str) 
         assert container[probe]["httpGet"]["port"] in ports
 
 
-@pytest.mark.parametrize(("case", "seconds"), [("default", 5 + 10 + 5), ("mesh", 10 + 23 + 7), ("edge", 0 + 10 + 5)])
+@pytest.mark.parametrize(("case", "seconds"), [("default", 5 + 5 + 10 + 5), ("mesh", 10 + 5 + 23 + 7), ("edge", 0 + 5 + 10 + 5)])
 def test_a_pod_has_the_time_it_needs_to_end(case: str, seconds: int) -> None:
     assert pod_of(manifests(values(case)))["spec"]["terminationGracePeriodSeconds"] == seconds
 
@@ -216,7 +216,7 @@ def test_a_pod_has_the_time_it_needs_to_end(case: str, seconds: int) -> None:
     [
         {"policies": {"files": {"other.yaml": "kind: RoutePolicy"}}},
         {"config": {"reload_seconds": 2}},
-        {"config": {"listener": {"drain_seconds": 10}}},
+        {"config": {"listener": {"lame_duck_seconds": 7, "drain_seconds": 10}}},
     ],
     ids=["a policy", "a setting", "draining"],
 )

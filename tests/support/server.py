@@ -43,13 +43,16 @@ def document(kind: str, name: str, spec: Mapping[str, object]) -> str:
 
 
 def server_spec(**parts: object) -> Json:
-    """`spec` of a server on free ports that looks at its files often; `parts` replace members."""
-    return {
+    """`spec` of a server on free ports that looks at its files often and ends when told to; `parts` replace members."""
+    spec = {
         "listener": {"address": "127.0.0.1:0"},
         "admin": {"address": "127.0.0.1:0"},
         "reload_seconds": 0.1,
         **parts,
     }
+    if isinstance(spec["listener"], dict):
+        spec["listener"] = {"lame_duck_seconds": 0, **spec["listener"]}
+    return spec
 
 
 def route_policy(*rules: Mapping[str, object], name: str = "test", **spec: object) -> str:

@@ -51,3 +51,8 @@ spec:
 {{- $listener := .Values.config.listener | default dict -}}
 {{- if hasKey $listener "drain_seconds" -}}{{ ceil $listener.drain_seconds }}{{- else -}}10{{- end -}}
 {{- end -}}
+
+{{- define "ext-authz.lameDuckSeconds" -}}
+{{- $listener := .Values.config.listener | default dict -}}
+{{- if hasKey $listener "lame_duck_seconds" -}}{{ ceil $listener.lame_duck_seconds }}{{- else -}}5{{- end -}}
+{{- end -}}

@@ -97,7 +97,7 @@ seccompProfile: {type: RuntimeDefault}
 metadata:
   annotations:
     # a change of the listeners counts only in a new process; every other change is read while the server runs
-    ext-authz/listener: {{ printf "%s %v" (unset (include "ext-authz.listener" . | fromYaml) "drain_seconds" | toJson) .Values.service.adminPort | sha256sum | trunc 16 | quote }}
+    ext-authz/listener: {{ printf "%s %v" (unset (unset (include "ext-authz.listener" . | fromYaml) "drain_seconds") "lame_duck_seconds" | toJson) .Values.service.adminPort | sha256sum | trunc 16 | quote }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -121,8 +121,8 @@ spec:
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
-  # the delay, the draining, and something for the end
-  terminationGracePeriodSeconds: {{ add .Values.shutdown.delaySeconds (include "ext-authz.drainSeconds" . | int) .Values.shutdown.marginSeconds }}
+  # the delay, the time as a lame duck, the draining, and something for the end
+  terminationGracePeriodSeconds: {{ add .Values.shutdown.delaySeconds (include "ext-authz.lameDuckSeconds" . | int) (include "ext-authz.drainSeconds" . | int) .Values.shutdown.marginSeconds }}
   securityContext:
     {{- include "ext-authz.podSecurity" . | nindent 4 }}
   containers:

@@ -77,6 +77,8 @@ spec:
     tls: {certificate_file: tls.pem, key_file: tls.key, client_ca_file: ca.pem}
     maximum_message_bytes: 65536
     maximum_concurrent_streams: 7
+    maximum_connections: 12
+    lame_duck_seconds: 0
     drain_seconds: 0
     default_deadline_seconds: 0.5
   admin: none
