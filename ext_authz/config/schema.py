@@ -1,6 +1,10 @@
 """JSON Schemas of the documents, made from the models that load them, so that editors complete and check."""
 
-from collections.abc import Mapping
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from textwrap import dedent
 from types import MappingProxyType
 from typing import Any
 
@@ -55,7 +59,14 @@ def json_schema(kind: str | None = None) -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """As pydantic's, but None is only how a model says that a key is not there."""
+    """As pydantic's, but None only says that a key is not there, and what is written under a field describes it."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        made = super().model_schema(schema)
+        model = schema["cls"]
+        for name, description in _descriptions(model):
+            made["properties"][model.model_fields[name].alias or name]["description"] = description
+        return made
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
@@ -72,3 +83,18 @@ class _Generator(GenerateJsonSchema):
             ((pattern, made["additionalProperties"]),) = made.pop("patternProperties").items()
             made["propertyNames"] = {"pattern": pattern}
         return made
+
+
+def _descriptions(model: type) -> Iterator[tuple[str, str]]:
+    """The fields of `model` and its bases with the texts that stand under them in the source."""
+    for owner in reversed(model.__mro__):
+        if issubclass(owner, Written):
+            (written,) = ast.parse(dedent(inspect.getsource(owner))).body
+            assert isinstance(written, ast.ClassDef)  # noqa: S101 - for the type checker
+            for field, text in pairwise(written.body):
+                match field, text:
+                    case (
+                        ast.AnnAssign(target=ast.Name(name)),
+                        ast.Expr(value=ast.Constant(value=str(description))),
+                    ):
+                        yield name, inspect.cleandoc(description)

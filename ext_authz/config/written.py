@@ -62,7 +62,9 @@ def checked(check: Callable[[str], object]) -> AfterValidator:
 class Written(BaseModel):
     """Base of everything that is written in a file: nothing unknown, nothing converted, nothing changed later."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # built when something is first validated, and without reading sources for the schema's descriptions (`schema`): that
+    # was a third of the server's start
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
