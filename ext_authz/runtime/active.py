@@ -1,17 +1,33 @@
 """What is in force: a configuration, the keys of its issuers, and the snapshot made of both."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from ext_authz.config.settings import Configuration
 from ext_authz.need import Need
 from ext_authz.runtime.assembly import Assembly
+from ext_authz.runtime.key_fetch import fetch_keys
 from ext_authz.runtime.keys import KeyEvents, KeySets, KeyStatus, KeyStore
 from ext_authz.snapshot import Snapshot
 from ext_authz.telemetry.metrics import KeySource
 from ext_authz.token.issuer import InlineKeys, Issuer
+from ext_authz.token.jwks import KeySet
 
-__all__ = ["Active"]
+__all__ = ["Active", "Prepared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A successor to what is in force, whose keys have been tried.
+
+    Attributes:
+        assembly: the configuration.
+        store: of its keys; running.
+    """
+
+    assembly: Assembly
+    store: KeyStore
 
 
 class Active:
@@ -21,15 +37,23 @@ class Active:
     issuers only, and a new assembly replaces everything.
     """
 
-    def __init__(self, assembly: Assembly, events: KeyEvents, on_publish: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self,
+        assembly: Assembly,
+        events: KeyEvents,
+        on_publish: Callable[[Snapshot], None],
+        fetch: Callable[[Issuer, float], Awaitable[KeySet]] = fetch_keys,
+    ) -> None:
         """Begin with `assembly` and no fetched keys; `start` fetches them.
 
         Args:
             assembly: the first.
             events: told what happens to keys.
             on_publish: told of each snapshot that comes into force; must not raise.
+            fetch: as `key_fetch.fetch_keys`.
         """
         self._events = events
+        self._fetch = fetch
         self._on_publish = on_publish
         self._assembly = assembly
         self._keys = self._store(assembly, None)
@@ -45,6 +69,11 @@ class Active:
     def configuration(self) -> Configuration:
         """The one in force."""
         return self._assembly.configuration
+
+    @property
+    def generation(self) -> int:
+        """Of the snapshot in force."""
+        return self._snapshot.generation
 
     @property
     def keys(self) -> KeyStore:
@@ -75,9 +104,22 @@ class Active:
 
     async def replace(self, assembly: Assembly) -> None:
         """Put `assembly` in force once the sources that are new have been tried, so that no token is denied meanwhile."""
+        await self.put_in_force(await self.prepare(assembly))
+
+    async def prepare(self, assembly: Assembly) -> Prepared:
+        """Try the sources of `assembly` that are new; everything goes on as before until `put_in_force`, or `close` of its store."""
         store = self._store(assembly, self._keys)
         try:
             await store.start()
+        except BaseException:
+            await store.close()
+            raise
+        return Prepared(assembly, store)
+
+    async def put_in_force(self, prepared: Prepared) -> None:
+        """Decide by `prepared` from now on."""
+        assembly, store = prepared.assembly, prepared.store
+        try:
             snapshot = assembly.snapshot(store.keys, self._snapshot.generation + 1, self._snapshot)
         except BaseException:
             await store.close()
@@ -95,7 +137,12 @@ class Active:
 
         configuration = assembly.configuration
         store = KeyStore(
-            configuration.issuers.values(), configuration.key_fetch, self._events, on_change, previous=previous
+            configuration.issuers.values(),
+            configuration.key_fetch,
+            self._events,
+            on_change,
+            previous=previous,
+            fetch=self._fetch,
         )
         return store
 

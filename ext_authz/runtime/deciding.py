@@ -1,6 +1,6 @@
 """What answers checks in one process: the configuration in force, the service over it, the transport, and their telemetry."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ext_authz.config.settings import ListenerSettings, TelemetrySettings
 from ext_authz.runtime.active import Active
@@ -8,6 +8,7 @@ from ext_authz.runtime.admin import Readiness
 from ext_authz.runtime.assembly import Assembly
 from ext_authz.runtime.cache_report import CacheReport
 from ext_authz.runtime.health import Health
+from ext_authz.runtime.key_fetch import fetch_keys
 from ext_authz.runtime.key_report import KeyReport
 from ext_authz.runtime.service import CheckService
 from ext_authz.runtime.tls import ServerCertificates
@@ -18,6 +19,8 @@ from ext_authz.snapshot import Snapshot
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.line_sink import LineSink
 from ext_authz.telemetry.metrics import Metrics
+from ext_authz.token.issuer import Issuer
+from ext_authz.token.jwks import KeySet
 
 __all__ = ["Deciding"]
 
@@ -41,6 +44,7 @@ class Deciding:
         listener: ListenerSettings | None = None,
         telemetry: TelemetrySettings | None = None,
         transport: Callable[..., Transport] | None = None,
+        fetch: Callable[[Issuer, float], Awaitable[KeySet]] = fetch_keys,
     ) -> None:
         """Wire up.
 
@@ -51,6 +55,7 @@ class Deciding:
             listener: what is fixed when a server starts, if not as `assembly` says.
             telemetry: as `listener`.
             transport: makes it, if not as `listener` says.
+            fetch: as `key_fetch.fetch_keys`.
 
         Raises:
             ConfigurationError: traces are wanted and their libraries are not installed.
@@ -68,7 +73,7 @@ class Deciding:
         if self._traces is not None:
             self.metrics.spans = self._traces.counts
         self._current: Active | None = None
-        self.active = self._current = Active(assembly, KeyReport(self.metrics), self._published)
+        self.active = self._current = Active(assembly, KeyReport(self.metrics), self._published, fetch)
         self.metrics.key_sources = self.active.key_sources
         self.metrics.caches = self._caches.counts
         service = CheckService(

@@ -13,11 +13,17 @@ from ext_authz.runtime.key_fault import KeyFetchError, KeyFetchFault
 from ext_authz.token.issuer import DiscoveredKeys, InlineKeys, Issuer, KeyFile, KeyUrl
 from ext_authz.token.jwks import MAX_KEY_SET_BYTES, KeySet
 
-__all__ = ["fetch_keys"]
+__all__ = ["fetch_keys", "fetch_keys_and_text"]
 
 
 async def fetch_keys(issuer: Issuer, seconds: float) -> KeySet:
-    """Fetch the keys of `issuer` once.
+    """As `fetch_keys_and_text`, the keys alone."""
+    keys, _ = await fetch_keys_and_text(issuer, seconds)
+    return keys
+
+
+async def fetch_keys_and_text(issuer: Issuer, seconds: float) -> tuple[KeySet, bytes]:
+    """Fetch the keys of `issuer` once; also as the bytes that came, from which another process can make the same keys.
 
     Args:
         issuer: whose keys, and where they are.
@@ -32,7 +38,7 @@ async def fetch_keys(issuer: Issuer, seconds: float) -> KeySet:
     except TimeoutError:
         raise KeyFetchError(KeyFetchFault.TIMED_OUT, "no complete answer in time") from None
     try:
-        return KeySet.from_json(data)
+        return KeySet.from_json(data), data
     except Refusal as refusal:
         raise KeyFetchError(KeyFetchFault.KEY_SET_MALFORMED, refusal.detail) from None
 

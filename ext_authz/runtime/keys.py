@@ -7,7 +7,7 @@ new one, and with it a new snapshot can be built.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
@@ -114,6 +114,7 @@ class KeyStore:
         on_change: Callable[[KeySets], None] | None = None,
         *,
         previous: "KeyStore | None" = None,
+        fetch: Callable[[Issuer, float], Awaitable[KeySet]] = fetch_keys,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -126,12 +127,14 @@ class KeyStore:
             on_change: given the new mapping of key sets by issuer name, each time one of them changes.
             previous: the store of the configuration before: keys of an issuer that keeps its name, `iss` and source
                 serve on without a fetch.
+            fetch: as `fetch_keys`.
             clock: seconds since the epoch, as `now` of the decisions.
             jitter: gives numbers in [0, 1).
         """
         self._settings = settings
         self._events = events
         self._on_change = on_change
+        self._fetch_keys = fetch
         self._clock = clock
         self._sources = {issuer.name: _Source(issuer, settings, jitter) for issuer in issuers}
         self._tasks: list[asyncio.Task[None]] = []
@@ -181,6 +184,20 @@ class KeyStore:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks = []
 
+    def provide(self, issuer_name: str, keys: KeySet, at: float) -> None:
+        """Take `keys` as if they had been fetched here, where another process fetched them for the same issuer.
+
+        Args:
+            issuer_name: one that is not known changes nothing.
+            keys: from where this issuer's configuration says.
+            at: when they were fetched, seconds since the epoch; older ones than are held change nothing.
+        """
+        source = self._sources.get(issuer_name)
+        if source is not None and at > (source.schedule.fetched_at or 0.0):
+            # neither a refresh nor an unknown key id is to fetch again at once what has just come
+            source.schedule.start(at)
+            self._take(source, keys, at)
+
     def may_fetch(self, need: KeysNeeded, now: float) -> bool:
         """Whether waiting for `need` makes sense: a fetch is under way, or one may start.
 
@@ -215,14 +232,8 @@ class KeyStore:
         """One attempt; never raises."""
         name = source.issuer.name
         try:
-            keys = await fetch_keys(source.issuer, self._settings.timeout_seconds)
-            changed = source.keys is None or source.keys.fingerprint != keys.fingerprint
-            source.schedule.succeed(self._clock())
-            source.last_error = None
-            if changed:
-                # the same keys stay the same object, and with it what was verified by them stays known
-                source.keys = keys
-                self._publish()
+            keys = await self._fetch_keys(source.issuer, self._settings.timeout_seconds)
+            changed = self._take(source, keys, self._clock())
             if changed or not isinstance(source.issuer.keys, KeyFile):
                 self._events.fetched(name, keys, changed=changed)
         except KeyFetchError as error:
@@ -232,6 +243,17 @@ class KeyStore:
             self._failed(source, KeyFetchError(KeyFetchFault.UNEXPECTED, fault))
         finally:
             source.flight = None
+
+    def _take(self, source: _Source, keys: KeySet, at: float) -> bool:
+        """Serve with `keys` from now on, which were fetched then; whether they are others than before."""
+        source.schedule.succeed(at)
+        source.last_error = None
+        if source.keys is not None and source.keys.fingerprint == keys.fingerprint:
+            # the same keys stay the same object, and with it what was verified by them stays known
+            return False
+        source.keys = keys
+        self._publish()
+        return True
 
     def _failed(self, source: _Source, error: KeyFetchError) -> None:
         source.schedule.fail(self._clock())

@@ -5,23 +5,41 @@ import contextlib
 import logging
 import time
 from dataclasses import replace
+from typing import Protocol
 
 from ext_authz.config.settings import Configuration
 from ext_authz.errors import ConfigurationError
-from ext_authz.runtime.active import Active
-from ext_authz.runtime.assembly import assemble_watched
+from ext_authz.runtime.assembly import Assembly, assemble_watched
 from ext_authz.runtime.tls import ServerCertificates
 from ext_authz.runtime.watch import FileWatch
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.metrics import Metrics
 from ext_authz.telemetry.server_log import LOGGER_NAME, exception_summary, log_event
 
-__all__ = ["Reloader", "restart_needed"]
+__all__ = ["InForce", "Reloader", "restart_needed"]
 
 RETRY_SECONDS = 5.0
 """After a failure it is tried again although no watched file changed: the file that was missing is not one of them."""
 
 _logger = logging.getLogger(__name__)
+
+
+class InForce(Protocol):
+    """What is replaced as a whole: `Active`, or that of all workers."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in force."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Counts up with each that comes into force."""
+        ...
+
+    async def replace(self, assembly: Assembly) -> None:
+        """Put `assembly` in force, or raise and change nothing."""
+        ...
 
 
 class Reloader:
@@ -35,11 +53,11 @@ class Reloader:
         self,
         path: str,
         watch: FileWatch,
-        active: Active,
+        active: InForce,
         *,
         certificates: ServerCertificates | None,
         metrics: Metrics,
-        log: DecisionLog,
+        log: DecisionLog | None,
     ) -> None:
         """Prepare; `run` does it.
 
@@ -49,7 +67,7 @@ class Reloader:
             active: what is in force; its configuration is the one the listeners were started with.
             certificates: of the listener, None for plain text.
             metrics: counts.
-            log: of decisions; follows `log.allowed`.
+            log: of decisions; follows `log.allowed`. None where nothing is decided.
         """
         self.problems: tuple[str, ...] = ()
         self._path = path
@@ -102,14 +120,15 @@ class Reloader:
         needs_restart = restart_needed(self._started_with, configuration)
         if self._certificates is not None and assembly.tls is not None and "listener" not in needs_restart:
             self._certificates.replace(assembly.tls)
-        self._log.allowed = configuration.log.allowed
+        if self._log is not None:
+            self._log.allowed = configuration.log.allowed
         logging.getLogger(LOGGER_NAME).setLevel(configuration.log.level.upper())
         self._metrics.reload(succeeded=True, now=time.time())
         log_event(
             _logger,
             logging.INFO,
             "configuration loaded",
-            generation=self._active.snapshot.generation,
+            generation=self._active.generation,
             policies=len(configuration.policies),
             changed=list(changed),
         )
@@ -129,7 +148,7 @@ class Reloader:
             logging.ERROR,
             "the configuration could not be loaded and the one before stays in force",
             problems=list(problems),
-            generation=self._active.snapshot.generation,
+            generation=self._active.generation,
         )
         return False
 
