@@ -11,7 +11,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := ext_authz tests proto/generate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-quick proto docs constraints clean
+.PHONY: help demo test lint format bench bench-quick proto docs lock sbom clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,10 +44,20 @@ proto: $(VENV)/.dev ## Compile the protocol buffers again
 
 docs: $(VENV)/.dev ## Write the reference and build the documentation into build/site
 	$(BIN)/python docs/_generate.py
+	$(BIN)/python supply_chain/dependencies.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-constraints: $(VENV)/.dev ## Resolve the pinned versions afresh (needs Python 3.11)
-	$(BIN)/python .ci/constraints
+lock: $(VENV)/.dev ## Write constraints.txt and the images' locks (UPGRADE=1: with the newest versions)
+	$(BIN)/python supply_chain/lock.py $(if $(filter-out 0,$(UPGRADE)),--upgrade)
+
+# installed afresh, because an SBOM names the very files that were installed
+sbom: $(VENV)/.dev ## Write the SBOM of what the image installs (CycloneDX) into build/ext-authz.cdx.json
+	@rm -rf build/sbom && mkdir -p build/sbom
+	@$(PIP) install --quiet --disable-pip-version-check --no-compile --only-binary :all: --target build/sbom/packages \
+	  --require-hashes --requirement supply_chain/requirements-server.txt --report build/sbom/report.json
+	@$(BIN)/python supply_chain/sbom.py --packages build/sbom/packages --report build/sbom/report.json build/ext-authz.cdx.json
+	@rm -rf build/sbom
+	@echo build/ext-authz.cdx.json
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov

@@ -138,8 +138,9 @@ def test_the_core_opens_and_prints_nothing(room: str) -> None:
 
 def test_images_are_named_as_everyone_knows_them() -> None:
     text = (ROOT / "Dockerfile").read_text() + (ROOT / "docker-compose.yml").read_text()
-    images = re.findall(r"^(?:FROM|\s+image:)\s+(\S+)", text, re.MULTILINE)
-    for image in images:
+    images = re.findall(r"^(?:FROM |\s+image: |ARG \w+_IMAGE=)(\S+)", text, re.MULTILINE)
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
+    for image in set(images) - stages:
         assert re.fullmatch(
-            r"python:\$\{PYTHON_VERSION\}-slim|envoyproxy/envoy:v[\d.]+|ext-authz(?:-demo)?:local|build|base", image
+            r"python:3\.13-slim|\$\{(?:BUILD|RUNTIME)_IMAGE\}|envoyproxy/envoy:v[\d.]+|ext-authz(?:-demo)?:local", image
         ), image
