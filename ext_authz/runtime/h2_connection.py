@@ -64,7 +64,7 @@ class Connection(Answers, asyncio.Protocol):
     """Bytes in, calls out; and back."""
 
     def __init__(
-        self, calls: Calls, ceiling: int, maximum_streams: int, known: set["Connection"], emptied: Callable[[], None]
+        self, calls: Calls, ceiling: int, maximum_streams: int, known: set["Connection"], ended: Callable[[], None]
     ) -> None:
         """Wait for `connection_made`.
 
@@ -73,14 +73,14 @@ class Connection(Answers, asyncio.Protocol):
             ceiling: the largest message in bytes.
             maximum_streams: at the same time.
             known: holds this connection from its beginning to its end.
-            emptied: told when it was the last.
+            ended: told when it is there no longer.
         """
         super().__init__()
         self._calls = calls
         self._ceiling = ceiling
         self._maximum_streams = maximum_streams
         self._known = known
-        self._emptied = emptied
+        self._ended = ended
         self._buffer = b""
         self._greeted = False
         # the one kind of frame that may come next, if only one may
@@ -133,8 +133,7 @@ class Connection(Answers, asyncio.Protocol):
             stream.stop_work()
         self.streams.clear()
         self._known.discard(self)
-        if not self._known:
-            self._emptied()
+        self._ended()
 
     def pause_writing(self) -> None:
         """The client does not read: read nothing from it either."""

@@ -12,7 +12,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from ext_authz.config.settings import ListenerSettings
@@ -57,6 +57,8 @@ class H2Transport:
         health: Health,
         certificates: ServerCertificates | None = None,
         listening: Listening | None = None,
+        *,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; `start` listens.
 
@@ -65,7 +67,9 @@ class H2Transport:
             check: the service.
             health: what to say to health checks.
             certificates: for TLS, None for plain text.
-            listening: sockets that someone else bound and closes; None to bind them here.
+            listening: sockets that someone else bound and closes, or none at all where someone else accepts and
+                connections are handed to `adopt`; None to bind them here.
+            on_end: told of the end of each connection, also of one whose handshake failed.
         """
         self._listener = listener
         self._certificates = certificates
@@ -75,6 +79,7 @@ class H2Transport:
         self._context: ssl.SSLContext | None = None
         self._accepting: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
+        self._on_end = on_end
         self._empty = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -152,10 +157,19 @@ class H2Transport:
                 loop.remove_reader(listener)
                 loop.call_later(ACCEPT_PAUSE_SECONDS, self._accept_again, listener)
                 return
-            accepted.setblocking(False)
-            task = asyncio.create_task(self._connect(accepted))
-            self._accepting.add(task)
-            task.add_done_callback(self._accepting.discard)
+            self.adopt(accepted)
+
+    def adopt(self, accepted: socket.socket) -> None:
+        """Serve a connection that has been accepted; it belongs to the transport from now on."""
+        accepted.setblocking(False)
+        task = asyncio.create_task(self._connect(accepted))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    def send_away(self, count: int) -> None:
+        """Have the clients of so many connections connect anew; the calls that are under way on these end as they would."""
+        for connection in list(self._connections)[:count]:
+            connection.drain()
 
     def _accept_again(self, listener: socket.socket) -> None:
         if self._listening is not None:
@@ -172,6 +186,7 @@ class H2Transport:
         except (OSError, asyncio.CancelledError):
             # a handshake that failed, which is for the client to say, or the drain
             accepted.close()
+            self._on_end()
 
     def _connection(self) -> Connection:
         return Connection(
@@ -179,8 +194,13 @@ class H2Transport:
             message_ceiling(self._listener.maximum_message_bytes),
             self._listener.maximum_concurrent_streams,
             self._connections,
-            self._empty.set,
+            self._ended,
         )
+
+    def _ended(self) -> None:
+        if not self._connections:
+            self._empty.set()
+        self._on_end()
 
     def _renew(self) -> None:
         """Make the next handshake with the newest certificates."""
