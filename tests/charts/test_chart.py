@@ -14,9 +14,12 @@ import helm_python
 import pytest
 import yaml
 from support.charts import CHART, CHARTS, Manifest, manifests, notes, of_kind, pod_of, render
+from support.custom_resources import MAY_BUILD
 from support.manifests import check, is_custom
 
 from ext_authz import __version__
+
+pytestmark = MAY_BUILD
 
 HERE = Path(__file__).parent
 CASES = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
@@ -214,7 +217,9 @@ def test_the_service_sends_checks_to_the_servers_and_to_nothing_else(case: str) 
         assert container[probe]["httpGet"]["port"] in ports
 
 
-@pytest.mark.parametrize(("case", "seconds"), [("default", 5 + 5 + 10 + 5), ("mesh", 10 + 5 + 23 + 7), ("edge", 0 + 5 + 10 + 5)])
+@pytest.mark.parametrize(
+    ("case", "seconds"), [("default", 5 + 5 + 10 + 5), ("mesh", 10 + 5 + 23 + 7), ("edge", 0 + 5 + 10 + 5)]
+)
 def test_a_pod_has_the_time_it_needs_to_end(case: str, seconds: int) -> None:
     assert pod_of(manifests(values(case)))["spec"]["terminationGracePeriodSeconds"] == seconds
 

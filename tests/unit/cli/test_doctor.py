@@ -9,11 +9,14 @@ import pytest
 import yaml
 from google.protobuf import json_format
 from support.check_requests import check_request_message, envoy_certificate
+from support.custom_resources import MAY_BUILD
 from support.manifests import check, documents, is_custom
 from support.pki import authority, self_signed, xfcc
 from support.server import document, route_policy
 
 from ext_authz.cli.main import main
+
+pytestmark = MAY_BUILD
 
 ROOT = authority("cluster.local")
 CALLER_ID = "spiffe://cluster.local/ns/shop/sa/web"

@@ -7,12 +7,15 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from support.custom_resources import MAY_BUILD
 from support.manifests import check, documents, is_custom
 
 from ext_authz.config.load import load
 from ext_authz.integrate.catalogue import PLATFORMS, as_text
 from ext_authz.integrate.platform import Destination, Platform
 from ext_authz.integrate.setup import Setup
+
+pytestmark = MAY_BUILD
 
 NAMES = sorted(PLATFORMS)
 SETUP = Setup(namespace="security", service="authz", port=9443, timeout=0.1, target_namespace="shop", gateway="edge")
