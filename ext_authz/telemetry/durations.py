@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from prometheus_client.samples import Exemplar
 
-__all__ = ["BUCKETS", "STAGE_BUCKETS", "Bucket", "Durations"]
+__all__ = ["BUCKETS", "STAGE_BUCKETS", "Bucket", "Durations", "TakenDurations"]
 
 BUCKETS = (
     0.000_025,
@@ -33,6 +33,9 @@ STAGE_BUCKETS = (0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0
 """A stage takes a part of that and never waits."""
 
 Bucket: TypeAlias = tuple[str, float] | tuple[str, float, Exemplar]
+
+TakenDurations: TypeAlias = tuple[list[int], float, list[tuple[str, str, float, float] | None]]
+"""Counts and last decisions by bucket, and the sum between them; JSON holds it."""
 
 
 class _Seen(NamedTuple):
@@ -78,6 +81,26 @@ class Durations:
         self._counts[bucket] += 1
         self._total += seconds
         self._seen[bucket] = (decision_id, trace_id, seconds, now)
+
+    def take(self) -> "TakenDurations":
+        """What was observed since this was last asked; it begins at zero again."""
+        taken: TakenDurations = (self._counts.copy(), self._total, self._seen.copy())
+        self._counts[:] = [0] * len(self._counts)
+        self._seen[:] = [None] * len(self._seen)
+        self._total = 0.0
+        return taken
+
+    def add(self, taken: "TakenDurations") -> None:
+        """Add what `take` of another process with the same bounds gave; JSON may have made lists of its tuples."""
+        counts, total, seen = taken
+        for bucket, count in enumerate(counts):
+            self._counts[bucket] += count
+        self._total += total
+        for bucket, newer in enumerate(seen):
+            own = self._seen[bucket]
+            if newer is not None and (own is None or own[3] <= newer[3]):
+                decision_id, trace_id, seconds, at = newer
+                self._seen[bucket] = (decision_id, trace_id, seconds, at)
 
     def cumulative(self) -> list[Bucket]:
         """Upper bound, count so far and exemplar of each bucket, as the exposition wants them."""

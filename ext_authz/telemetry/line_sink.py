@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 __all__ = ["ATOMIC_BYTES", "MAX_QUEUED", "Line", "LineSink", "Text"]
@@ -55,9 +56,20 @@ class LineSink:
         dropped: lines lost, because the queue was full or the descriptor refused them.
     """
 
-    def __init__(self, descriptor: int, capacity: int = MAX_QUEUED) -> None:
-        """Start the thread; `close` ends it."""
+    def __init__(
+        self, descriptor: int, capacity: int = MAX_QUEUED, *, worker: int | None = None, lock: int | None = None
+    ) -> None:
+        """Start the thread; `close` ends it.
+
+        Args:
+            descriptor: to write to.
+            capacity: lines that may wait.
+            worker: of several processes that write there; each line gets it as a member.
+            lock: a descriptor of a file that all of them have open, for lines too long to be written in one piece.
+        """
         self.dropped = 0
+        self._member = b"" if worker is None else b',"worker":%d}' % worker
+        self._lock = lock
         self._descriptor = descriptor
         self._capacity = capacity
         self._queue: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
@@ -93,7 +105,9 @@ class LineSink:
         piece: list[bytes] = []
         size = 0
         for line in lines:
-            data = line.render().encode("ascii", "backslashreplace") + b"\n"
+            data = line.render().encode("ascii", "backslashreplace")
+            # each line is a JSON object that is not empty
+            data = (data[:-1] + self._member if self._member else data) + b"\n"
             if piece and size + len(data) > ATOMIC_BYTES:
                 self._write_piece(piece)
                 piece, size = [], 0
@@ -105,12 +119,28 @@ class LineSink:
     def _write_piece(self, piece: list[bytes]) -> None:
         data = memoryview(b"".join(piece))
         try:
-            while data:
-                try:
-                    data = data[os.write(self._descriptor, data) :]
-                except BlockingIOError:
-                    # whoever started us made the descriptor non-blocking
-                    time.sleep(BATCH_PAUSE)
+            with self._alone(len(data)):
+                while data:
+                    try:
+                        data = data[os.write(self._descriptor, data) :]
+                    except BlockingIOError:
+                        # whoever started us made the descriptor non-blocking
+                        time.sleep(BATCH_PAUSE)
         except OSError:
             # the reader has gone; deciding goes on
             self.dropped += len(piece)
+
+    @contextlib.contextmanager
+    def _alone(self, size: int) -> Iterator[None]:
+        """Keep other processes from writing into the middle of a long line, and this one from writing into theirs."""
+        if self._lock is None:
+            yield
+            return
+        import fcntl  # noqa: PLC0415 - not on every platform, nor are workers
+
+        # a lock of this process, which goes with it; one that is held by a process that hangs is free when that is replaced
+        fcntl.lockf(self._lock, fcntl.LOCK_SH if size <= ATOMIC_BYTES else fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)

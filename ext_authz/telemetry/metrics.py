@@ -7,7 +7,7 @@ number of series is bounded even if that should fail one day.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -150,6 +150,46 @@ class Metrics(Collector):
     def internal_error(self) -> None:
         """Count one exception that became a denial."""
         self._errors += 1
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since this was last asked, as JSON values; it begins at zero again.
+
+        What is not a count, such as `waiting` or what `caches` gives, stays as it is.
+        """
+        taken: dict[str, Any] = {
+            "checks": [[*series, count] for series, count in self._checks.items()],
+            "durations": self._durations.take(),
+            "waited": self._waited.take(),
+            "stages": {stage: durations.take() for stage, durations in self._stages.items()},
+            "key_fetches": [[*of, count] for of, count in self._key_fetches.items()],
+            "key_faults": [[*of, count] for of, count in self._key_faults.items()],
+            "errors": self._errors,
+        }
+        # the dictionaries stay the same objects: the request path may hold on to them
+        for counts in (self._checks, self._key_fetches, self._key_faults):
+            counts.clear()
+        self._errors = 0
+        return taken
+
+    def add(self, taken: Mapping[str, Any]) -> None:
+        """Add what `take` of another process gave."""
+        for *series, count in taken["checks"]:
+            verdict, reason, policy, rule, issuer = series
+            self._count((verdict, reason, policy, rule, issuer), count)
+        self._durations.add(taken["durations"])
+        self._waited.add(taken["waited"])
+        for stage, durations in taken["stages"].items():
+            self._stages[stage].add(durations)
+        for issuer_name, result, count in taken["key_fetches"]:
+            self._key_fetches[issuer_name, result] += count
+        for issuer_name, fault, count in taken["key_faults"]:
+            self._key_faults[issuer_name, fault] += count
+        self._errors += taken["errors"]
+
+    def _count(self, series: _Series, count: int) -> None:
+        if series not in self._checks and len(self._checks) >= MAX_SERIES:
+            series = (*series[:2], "", "", "")
+        self._checks[series] = self._checks.get(series, 0) + count
 
     def collect(self) -> Iterator[Metric]:
         """The families, from copies that no later count changes."""
