@@ -27,13 +27,16 @@ def check_against_server(policies: Iterable[LoadedPolicy], server: Server, probl
                 problems.warn(loaded.document.place(path), field_name(path), *found)
 
 
-def report_findings(policies: Iterable[LoadedPolicy], leniencies: frozenset[str], problems: Problems) -> None:
+def report_findings(policies: Iterable[LoadedPolicy], leniencies: frozenset[str], problems: Problems) -> PolicyIndex:
     """Record what the policy room finds questionable in policies that are each valid.
 
     Args:
         policies: with unique names; a name used twice is a problem already, and only the first one counts here.
         leniencies: names of `policy.path.Leniency`.
         problems: takes errors as problems and the rest as warnings.
+
+    Returns:
+        The policies, compiled.
     """
     by_name: dict[str, LoadedPolicy] = {}
     for loaded in policies:
@@ -51,6 +54,7 @@ def report_findings(policies: Iterable[LoadedPolicy], leniencies: frozenset[str]
             path = ("spec", "rules", rules[finding.policy, finding.rule])
         record = {Severity.ERROR: problems.add, Severity.WARNING: problems.warn, Severity.INFO: problems.note}
         record[finding.severity](document.place(path), field_name(path), finding.text)
+    return index
 
 
 def _unmeetable(rule: Rule, server: Server) -> tuple[str, str] | None:

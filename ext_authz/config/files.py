@@ -59,18 +59,30 @@ class NamedFiles:
         watched: every file and directory whose change means another configuration.
     """
 
-    def __init__(self, document: Document, problems: Problems) -> None:
-        """Resolve names against the directory of `document`."""
+    def __init__(self, document: Document, problems: Problems, before_reading: Callable[[str], None]) -> None:
+        """Resolve names against the directory of `document`.
+
+        Args:
+            document: whose file was looked at already.
+            problems: takes what is wrong.
+            before_reading: is told each absolute path before anything is read from it.
+        """
         self._document = document
         self._problems = problems
+        self._before_reading = before_reading
         self._base = Path(document.file).parent
         self.watched: dict[str, None] = {str(Path(document.file).absolute()): None}
 
     def resolve(self, name: str) -> str:
         """The absolute path of `name`; it is watched from now on."""
         path = str((self._base / name).absolute())
-        self.watched[path] = None
+        self._watch(path)
         return path
+
+    def _watch(self, path: str) -> None:
+        if path not in self.watched:
+            self._before_reading(path)
+            self.watched[path] = None
 
     def read(self, name: str, at: ValuePath) -> bytes | None:
         """The content of the file `name`, which is written at `at`; None when it cannot be read (a problem)."""
@@ -132,16 +144,23 @@ class NamedFiles:
             return (self._base / pattern,)
         # the directory is watched for files that come later
         self.resolve(str(Path(*_before_wildcard(pattern))))
-        names = sorted(glob.glob(pattern, root_dir=self._base, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
-        found = tuple(path for name in names if not name.endswith(_TESTS) and (path := self._base / name).is_file())
+        found = self._found(pattern)
+        while directories := {str(path.parent.absolute()) for path in found} - self.watched.keys():
+            # what came into one of them since it was searched would be seen by nobody
+            for directory in sorted(directories):
+                self._watch(directory)
+            found = self._found(pattern)
         for path in found:
-            self.watched[str(path.absolute())] = None
-            self.watched[str(path.parent.absolute())] = None
+            self._watch(str(path.absolute()))
         if not found:
             self._problems.warn(
                 place, field, f"no file matches `{pattern}`", "every request that no other policy covers is denied"
             )
         return found
+
+    def _found(self, pattern: str) -> tuple[Path, ...]:
+        names = sorted(glob.glob(pattern, root_dir=self._base, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
+        return tuple(path for name in names if not name.endswith(_TESTS) and (path := self._base / name).is_file())
 
 
 def _before_wildcard(pattern: str) -> tuple[str, ...]:

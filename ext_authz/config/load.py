@@ -1,6 +1,6 @@
 """From files to a Configuration, or to every problem in every file at once."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,26 @@ from ext_authz.config.settings import (
 )
 from ext_authz.config.validation import field_name
 from ext_authz.config.yaml_source import Document
+from ext_authz.policy.index import PolicyIndex
 from ext_authz.policy.model import RoutePolicy
 
-__all__ = ["LoadedPolicies", "load", "load_policies"]
+__all__ = ["Loaded", "LoadedPolicies", "load", "load_compiled", "load_policies"]
 
 _POLICY_KINDS = ("RoutePolicy", "RequirementSet")
 _TESTS_KIND = "PolicyTests"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A server's configuration.
+
+    Attributes:
+        configuration: as written.
+        policies: its policies, compiled; checking them took that.
+    """
+
+    configuration: Configuration
+    policies: PolicyIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +66,21 @@ def load(path: str | Path) -> Configuration:
     Raises:
         ConfigurationError: with every problem in every file; under `strict: true` warnings are problems.
     """
+    return load_compiled(path).configuration
+
+
+def load_compiled(path: str | Path, before_reading: Callable[[str], None] = lambda _: None) -> Loaded:
+    """As `load`.
+
+    Args:
+        path: as for `load`.
+        before_reading: is told each path before anything is read from it.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
     problems = Problems()
+    before_reading(str(Path(path).absolute()))
     documents = read_documents(Path(path), problems)
     server_document = _one_server(documents, str(path), problems)
     if server_document is None:
@@ -60,7 +88,7 @@ def load(path: str | Path) -> Configuration:
         problems.raise_if_any()
         # an unreadable file has been raised; this one holds nothing
         raise AssertionError(path)
-    files = NamedFiles(server_document, problems)
+    files = NamedFiles(server_document, problems, before_reading)
     server = build_server(server_document, files, problems)
     policy_documents = [
         *_of_policies((document for document in documents if document is not server_document), problems),
@@ -68,14 +96,15 @@ def load(path: str | Path) -> Configuration:
     ]
     issuers = frozenset(server.issuers) if server is not None else _issuer_names(server_document)
     policies = build_policies(policy_documents, issuers, problems)
+    index: PolicyIndex | None = None
     if server is not None:
         check_against_server(policies, server, problems)
-        report_findings(policies, frozenset(server.spec.canonical_paths), problems)
+        index = report_findings(policies, frozenset(server.spec.canonical_paths), problems)
         if server.spec.strict:
             problems.promote_warnings()
     problems.raise_if_any()
-    assert server is not None, "without a server there are problems"  # noqa: S101 - for the type checker
-    return _configuration(server, policies, files, problems)
+    assert server is not None and index is not None, "without a server there are problems"  # noqa: S101, PT018 - for the type checker
+    return Loaded(_configuration(server, policies, files, problems), index)
 
 
 def load_policies(paths: Iterable[str | Path]) -> LoadedPolicies:

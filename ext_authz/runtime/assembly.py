@@ -1,26 +1,23 @@
 """From files to everything a server runs on, checked as a whole before any of it counts. Blocking: call from a thread."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ext_authz.config.load import load
+from ext_authz.config.load import load_compiled
 from ext_authz.config.settings import Configuration, TrustBundleSettings
 from ext_authz.denials import Denials
 from ext_authz.errors import ConfigurationError
 from ext_authz.identity.bundle import Bundle, Bundles
 from ext_authz.identity.peer import CertificateCache
 from ext_authz.policy.index import PolicyIndex
-from ext_authz.runtime.tls import TlsMaterial, read_tls, tls_files
+from ext_authz.runtime.tls import TlsMaterial, read_tls
 from ext_authz.runtime.watch import FileWatch
 from ext_authz.snapshot import Snapshot
 from ext_authz.token.issuer_directory import IssuerDirectory
 from ext_authz.token.jwks import KeySet
 
 __all__ = ["Assembly", "assemble", "assemble_watched"]
-
-_MAX_ROUNDS = 3
-"""Attempts to read files that name other files while someone is changing which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +35,6 @@ class Assembly:
     policies: PolicyIndex
     bundles: Bundles
     tls: TlsMaterial | None
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Every file whose change means another assembly. Key files are read again by the key store."""
-        bundle_files = (file for bundle in self.configuration.bundles for file in bundle.files)
-        return tuple(
-            dict.fromkeys(
-                (*self.configuration.watched_files, *bundle_files, *tls_files(self.configuration.listener.tls))
-            )
-        )
 
     def snapshot(self, keys: Mapping[str, KeySet], generation: int, previous: Snapshot | None = None) -> Snapshot:
         """Everything a decision depends on, with these signing keys by issuer name.
@@ -72,13 +59,18 @@ class Assembly:
         )
 
 
-def assemble(path: str) -> Assembly:
+def assemble(path: str, before_reading: Callable[[str], None] = lambda _: None) -> Assembly:
     """Read and check everything that the configuration file at `path` names.
+
+    Args:
+        path: of the configuration file.
+        before_reading: is told each path before anything is read from it.
 
     Raises:
         ConfigurationError: with every problem that could be found.
     """
-    configuration = load(path)
+    loaded = load_compiled(path, before_reading)
+    configuration = loaded.configuration
     problems: list[str] = []
     bundles: list[Bundle] = []
     for settings in configuration.bundles:
@@ -94,27 +86,17 @@ def assemble(path: str) -> Assembly:
             problems += error.problems
     if problems:
         raise ConfigurationError(tuple(problems))
-    policies = PolicyIndex(configuration.policies, configuration.canonical_paths)
-    return Assembly(configuration, policies, Bundles(bundles), tls)
+    return Assembly(configuration, loaded.policies, Bundles(bundles), tls)
 
 
-def assemble_watched(path: str, watch: FileWatch) -> tuple[Assembly, FileWatch]:
+def assemble_watched(path: str) -> tuple[Assembly, FileWatch]:
     """`assemble`, with a watch that looked at each file before it was read, so that no later change is missed.
-
-    Args:
-        path: of the configuration file.
-        watch: one that looked just now; given back when it covers every file that was read.
 
     Raises:
         ConfigurationError: as `assemble`.
     """
-    assembly = assemble(path)
-    for _ in range(_MAX_ROUNDS):
-        if set(assembly.files) | {path} == set(watch.paths):
-            break
-        watch = FileWatch((path, *assembly.files))
-        assembly = assemble(path)
-    return assembly, watch
+    watch = FileWatch()
+    return assemble(path, watch.look), watch
 
 
 def _bundle(settings: TrustBundleSettings) -> Bundle:

@@ -108,7 +108,7 @@ class Reloader:
         """
         self._tried_at = time.monotonic()
         try:
-            assembly, watch = await asyncio.to_thread(assemble_watched, self._path, self._watch)
+            assembly, watch = await asyncio.to_thread(assemble_watched, self._path)
             await self._active.replace(assembly)
         except ConfigurationError as error:
             return self._failed(error.problems, quiet=quiet)

@@ -49,8 +49,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_or_exit, number)
-        watch = await asyncio.to_thread(FileWatch, (self._path,))
-        assembly, watch = await asyncio.to_thread(assemble_watched, self._path, watch)
+        assembly, watch = await asyncio.to_thread(assemble_watched, self._path)
         handler = start_server_log(self._sink, assembly.configuration.log.level)
         try:
             await self._start(assembly, watch)

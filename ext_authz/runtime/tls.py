@@ -14,7 +14,7 @@ from ext_authz.errors import ConfigurationError
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["ServerCertificates", "TlsMaterial", "read_tls", "tls_files"]
+__all__ = ["ServerCertificates", "TlsMaterial", "read_tls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,6 @@ class TlsMaterial:
     chain: bytes
     key: bytes
     client_authorities: bytes | None
-
-
-def tls_files(settings: TlsSettings | None) -> tuple[str, ...]:
-    """The files whose change means new material."""
-    if settings is None:
-        return ()
-    files = (settings.certificate_file, settings.key_file, settings.client_ca_file)
-    return tuple(file for file in files if file is not None)
 
 
 def read_tls(settings: TlsSettings) -> TlsMaterial:

@@ -20,21 +20,26 @@ _MISSING = b""
 class FileWatch:
     """Remembers how files looked. Blocking: call from a thread."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        """Remember how `paths` (files, or directories for the names in them) look now; one may be missing."""
-        self._paths = tuple(dict.fromkeys(paths))
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        """Look at `paths` (files, or directories for the names in them) now; one may be missing."""
         self._stats: dict[str, _Stat] = {}
         self._digests: dict[str, bytes] = {}
-        self.changed()
+        for path in paths:
+            self.look(path)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """What is watched."""
-        return self._paths
+        return tuple(self._stats)
+
+    def look(self, path: str) -> None:
+        """Remember how `path` looks now, unless it is watched already. Before it is read: then no change is missed."""
+        if path not in self._stats:
+            self._has_changed(path)
 
     def changed(self) -> tuple[str, ...]:
         """The paths whose content differs from the last time this was asked."""
-        return tuple(path for path in self._paths if self._has_changed(path))
+        return tuple(path for path in self.paths if self._has_changed(path))
 
     def _has_changed(self, path: str) -> bool:
         stat = _stat(path)

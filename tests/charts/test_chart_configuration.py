@@ -15,7 +15,6 @@ from support.server import ServerProcess, route_policy, server_spec
 from ext_authz.config.settings import Configuration
 from ext_authz.errors import ConfigurationError
 from ext_authz.runtime.assembly import assemble, assemble_watched
-from ext_authz.runtime.watch import FileWatch
 
 HERE = Path(__file__).parent
 ROOT = authority("cluster.local")
@@ -98,7 +97,7 @@ def with_policy(text: str) -> dict[str, Any]:
 
 def test_a_policy_that_changes_in_its_config_map_is_seen_and_loaded(tmp_path: Path) -> None:
     file = str(mount(manifests(with_policy(PUBLIC)), {}, tmp_path))
-    assembly, watch = assemble_watched(file, FileWatch((file,)))
+    assembly, watch = assemble_watched(file)
     assert [policy.name for policy in assembly.configuration.policies] == ["public"]
     assert watch.changed() == ()
     mount(manifests(with_policy(PUBLIC.replace('"public"', '"open"', 1))), {}, tmp_path)
@@ -108,7 +107,7 @@ def test_a_policy_that_changes_in_its_config_map_is_seen_and_loaded(tmp_path: Pa
 def test_a_policy_that_comes_later_is_seen_and_loaded(tmp_path: Path) -> None:
     given = {"policies": {"configMaps": ["team"]}}
     file = str(mount(manifests(given), {"team": {}}, tmp_path))
-    assembly, watch = assemble_watched(file, FileWatch((file,)))
+    assembly, watch = assemble_watched(file)
     assert assembly.configuration.policies == ()
     mount(manifests(given), {"team": {"first.yaml": PUBLIC}}, tmp_path)
     assert watch.changed() != ()

@@ -16,8 +16,10 @@ from support.pki import authority
 from support.server import document, route_policy, server_spec
 from support.tokens import AUDIENCE, ISSUER, jwks, signing_key
 
+from ext_authz.config.load import Loaded
 from ext_authz.errors import ConfigurationError
 from ext_authz.need import KeysNeeded
+from ext_authz.policy.index import PolicyIndex
 from ext_authz.runtime import assembly as assembly_module
 from ext_authz.runtime import deciding as deciding_module
 from ext_authz.runtime import reload as reload_module
@@ -82,7 +84,7 @@ def test_an_assembly_holds_everything_and_names_every_file(tmp_path: Path) -> No
     assembly = assemble(configure(tmp_path))
     assert len(assembly.bundles) == 1
     assert assembly.tls is not None
-    names = {Path(file).name for file in assembly.files}
+    names = {Path(file).name for file in assembly.configuration.watched_files}
     assert {"server.yaml", "policy.yaml", "bundle.pem", "chain.pem", "key.pem"} <= names
     snapshot = assembly.snapshot({}, 1)
     keys = KeySet.from_json(jwks(signing_key()))
@@ -94,7 +96,8 @@ def test_files_that_break_after_they_were_named_are_problems_all_at_once(
 ) -> None:
     path = configure(tmp_path)
     configuration = assemble(path).configuration
-    monkeypatch.setattr(assembly_module, "load", lambda _: configuration)
+    loaded = Loaded(configuration, PolicyIndex(configuration.policies))
+    monkeypatch.setattr(assembly_module, "load_compiled", lambda *_: loaded)
     (tmp_path / "bundle.pem").write_text("nonsense")
     (tmp_path / "key.pem").write_text("nonsense")
     with pytest.raises(ConfigurationError) as error:
@@ -110,26 +113,47 @@ def test_files_that_break_after_they_were_named_are_problems_all_at_once(
 
 def test_each_file_is_watched_from_before_it_was_read(tmp_path: Path) -> None:
     path = configure(tmp_path)
-    assembly, watch = assemble_watched(path, FileWatch([path]))
-    assert set(watch.paths) == {path, *assembly.files}
-    _, again = assemble_watched(path, watch)
-    assert again is watch
+    assembly, watch = assemble_watched(path)
+    assert set(watch.paths) == set(assembly.configuration.watched_files)
+    assert watch.changed() == ()
 
 
-def test_files_that_change_their_names_all_the_time_are_given_up_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["server.yaml", "policy.yaml", "bundle.pem", "chain.pem", "key.pem"])
+def test_a_file_that_changes_while_it_is_read_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = configure(tmp_path)
-    real = assemble(path)
-    number = iter(range(100))
+    file = tmp_path / name
+    look = FileWatch.look
 
-    def changing(_: str) -> Assembly:
-        files = (*real.configuration.watched_files, f"/nowhere/{next(number)}")
-        return replace(real, configuration=replace(real.configuration, watched_files=files))
+    def change_after(watch: FileWatch, looked_at: str) -> None:
+        look(watch, looked_at)
+        if looked_at == str(file):
+            file.write_bytes(file.read_bytes() + b"\n")
 
-    monkeypatch.setattr(assembly_module, "assemble", changing)
-    assembly, watch = assemble_watched(path, FileWatch([path]))
-    assert set(watch.paths) != {path, *assembly.files}
+    monkeypatch.setattr(FileWatch, "look", change_after)
+    _, watch = assemble_watched(path)
+    assert watch.changed() == (str(file),)
+
+
+def test_a_policy_that_comes_while_policies_are_read_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = configure(tmp_path, policies=["policies/**/*.yaml"])
+    late = tmp_path / "policies" / "deep" / "late.yaml"
+    late.parent.mkdir(parents=True)
+    (late.parent / "early.yaml").write_text(route_policy(PUBLIC))
+    look = FileWatch.look
+
+    def come_before(watch: FileWatch, looked_at: str) -> None:
+        if looked_at == str(late.parent):
+            late.write_text(route_policy({**PUBLIC, "matches": [{"path": {"value": "/late"}}]}, name="late"))
+        look(watch, looked_at)
+
+    monkeypatch.setattr(FileWatch, "look", come_before)
+    assembly, watch = assemble_watched(path)
+    assert {policy.name for policy in assembly.configuration.policies} >= {"late"}
+    assert str(late) in watch.paths
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -149,7 +173,7 @@ class Setup:
         self.path = path
         self.published: list[Snapshot] = []
         self.metrics = Metrics()
-        assembly, watch = assemble_watched(path, FileWatch([path]))
+        assembly, watch = assemble_watched(path)
         self.active = Active(assembly, KeyReport(self.metrics), self.published.append)
         assert assembly.tls is not None
         self.certificates = ServerCertificates(assembly.tls)
@@ -412,8 +436,8 @@ def test_a_server_without_admin_or_keys_says_why_it_is_not_ready_and_what_is_uns
     path = configure(tmp_path, admin="none")
     loaded = assemble_watched
 
-    def with_findings(path: str, watch: FileWatch) -> tuple[Assembly, FileWatch]:
-        assembly, watch = loaded(path, watch)
+    def with_findings(path: str) -> tuple[Assembly, FileWatch]:
+        assembly, watch = loaded(path)
         (tmp_path / "corp.json").unlink()
         findings = replace(assembly.configuration, insecure=("unsafe",), warnings=("careful",))
         return replace(assembly, configuration=findings), watch
@@ -450,8 +474,8 @@ def test_a_warning_of_a_reload_is_logged(tmp_path: Path, monkeypatch: pytest.Mon
     async def scenario(setup: Setup) -> None:
         real = setup.active.configuration
 
-        def with_warning(path: str, watch: FileWatch) -> tuple[Assembly, FileWatch]:
-            assembly = assemble(path)
+        def with_warning(path: str) -> tuple[Assembly, FileWatch]:
+            assembly, watch = assemble_watched(path)
             return replace(assembly, configuration=replace(real, warnings=("careful",))), watch
 
         monkeypatch.setattr(reload_module, "assemble_watched", with_warning)

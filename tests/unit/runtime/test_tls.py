@@ -8,7 +8,7 @@ from support.pki import authority, ec_key, key_pem
 
 from ext_authz.config.settings import TlsSettings
 from ext_authz.errors import ConfigurationError
-from ext_authz.runtime.tls import ServerCertificates, TlsMaterial, read_tls, tls_files
+from ext_authz.runtime.tls import ServerCertificates, TlsMaterial, read_tls
 
 CA = authority("tls test")
 LEAF = CA.leaf(dns_sans=["server.test"])
@@ -27,9 +27,6 @@ def written(folder: Path, chain: bytes = LEAF.pem, key: bytes = LEAF.key_pem, ca
 def test_files_that_fit_are_read(tmp_path: Path) -> None:
     settings = written(tmp_path, ca=CA.pem)
     assert read_tls(settings) == TlsMaterial(LEAF.pem, LEAF.key_pem, CA.pem)
-    assert tls_files(settings) == (settings.certificate_file, settings.key_file, settings.client_ca_file)
-    assert tls_files(None) == ()
-    assert len(tls_files(written(tmp_path))) == 2
 
 
 @pytest.mark.parametrize(
