@@ -7,10 +7,6 @@ ARG BUILD_IMAGE=python:3.13-slim
 ARG RUNTIME_IMAGE=python:3.13-slim
 
 FROM ${BUILD_IMAGE} AS build
-# the time of every file in the image; the commit's makes sense
-ARG SOURCE_DATE_EPOCH=1580601600
-# where RUNTIME_IMAGE has its interpreter, if not where BUILD_IMAGE has it
-ARG RUNTIME_PYTHON=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all: PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # no pip in what is shipped: the one in /opt/build installs into it from outside
@@ -20,23 +16,26 @@ RUN python -m venv /opt/build \
  && python -m venv --without-pip /opt/ext-authz \
  && /opt/build/bin/pip --python /opt/ext-authz/bin/python install --no-compile \
       --require-hashes --requirement supply_chain/requirements-server.txt --report /opt/server.json
+# the time of every file in the image; the commit's makes sense
+ARG SOURCE_DATE_EPOCH=1580601600
+# where RUNTIME_IMAGE has its interpreter, if not where BUILD_IMAGE has it
+ARG RUNTIME_PYTHON=
+# for the stages that begin here as well
+ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} RUNTIME_PYTHON=${RUNTIME_PYTHON}
 COPY pyproject.toml README.md LICENSE ./
 COPY ext_authz ext_authz
 COPY supply_chain supply_chain
-RUN export SOURCE_DATE_EPOCH \
- && /opt/build/bin/pip wheel --no-build-isolation --no-deps --no-index --wheel-dir /wheels . \
+RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --no-index --wheel-dir /wheels . \
  && /opt/build/bin/pip --python /opt/ext-authz/bin/python install --no-compile --no-deps --no-index /wheels/*.whl
 
 FROM build AS build-server
-RUN export SOURCE_DATE_EPOCH \
- && /opt/build/bin/python supply_chain/sbom.py --packages /opt/ext-authz/lib/python3.*/site-packages \
+RUN /opt/build/bin/python supply_chain/sbom.py --packages /opt/ext-authz/lib/python3.*/site-packages \
       --report /opt/server.json /opt/ext-authz/sbom.cdx.json \
  && sh supply_chain/settle /image
 
 FROM build AS build-demo
 # the typed Envoy configuration that `ext-authz demo` writes; Envoy itself has its own image
-RUN export SOURCE_DATE_EPOCH \
- && /opt/build/bin/pip --python /opt/ext-authz/bin/python install --no-compile \
+RUN /opt/build/bin/pip --python /opt/ext-authz/bin/python install --no-compile \
       --require-hashes --requirement supply_chain/requirements-demo.txt --report /opt/demo.json \
  && /opt/build/bin/python supply_chain/sbom.py --lock demo --packages /opt/ext-authz/lib/python3.*/site-packages \
       --report /opt/server.json --report /opt/demo.json /opt/ext-authz/sbom.cdx.json \

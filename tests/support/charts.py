@@ -19,6 +19,7 @@ __all__ = [
     "notes",
     "of_kind",
     "pod_of",
+    "project_files",
     "render",
 ]
 
@@ -93,7 +94,7 @@ def mount(objects: list[Manifest], others: Mapping[str, Mapping[str, str]], root
     data = {item["metadata"]["name"]: item["data"] for item in objects if item["kind"] == "ConfigMap"} | dict(others)
     volumes = {volume["name"]: _source(volume) for volume in pod["volumes"]}
     for place in container["volumeMounts"]:
-        _write(root / place["mountPath"].lstrip("/"), dict(_rooted(data[volumes[place["name"]]], root)))
+        project_files(root / place["mountPath"].lstrip("/"), dict(_rooted(data[volumes[place["name"]]], root)))
     configuration: str = container["args"][-1]
     return root / configuration.lstrip("/")
 
@@ -108,7 +109,7 @@ def _rooted(files: Mapping[str, str], root: Path) -> Iterator[tuple[str, str]]:
         yield name, text.replace("/etc/ext-authz/", f"{root}/etc/ext-authz/")
 
 
-def _write(directory: Path, files: Mapping[str, str]) -> None:
+def project_files(directory: Path, files: Mapping[str, str]) -> None:
     """A directory of symlinks into `..data`, itself a symlink that is swapped when anything changes."""
     directory.mkdir(parents=True, exist_ok=True)
     generation = directory / f"..generation_{len(list(directory.glob('..generation_*')))}"
