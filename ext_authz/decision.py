@@ -44,12 +44,21 @@ class Diagnostics(NamedTuple):
 
 
 class Allow(NamedTuple):
-    """Let the request through with these changes."""
+    """Let the request through with these changes.
+
+    Attributes:
+        reason: the stable code.
+        mutations: the changes.
+        dynamic_metadata: for Envoy's access log and later filters.
+        diagnostics: for our decision log.
+        recurring: the same answer is given to every such request of the same caller, so what is made of it is worth keeping.
+    """
 
     reason: Reason
     mutations: Mutations = Mutations()
     dynamic_metadata: Mapping[str, JsonValue] = _NO_METADATA
     diagnostics: Diagnostics = Diagnostics()
+    recurring: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ext_authz.errors import Refusal
 from ext_authz.facts import Provenance
@@ -120,9 +120,8 @@ class VerifiedToken:
     claims: Mapping[str, JsonValue]
 
 
-@dataclass(frozen=True, slots=True)
-class Principals:
-    """Everyone a rule can speak of; None is absent, never invalid."""
+class Principals(NamedTuple):
+    """Everyone a rule can speak of; None is absent, never invalid. A named tuple, as one is made for every request."""
 
     peer: Peer | None
     token: VerifiedToken | None

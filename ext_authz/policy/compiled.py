@@ -79,6 +79,10 @@ class CompiledRule:
         for check in self._principal_checks:
             check(principals)
 
+    def answers_alike(self, facts: RequestFacts) -> bool:
+        """Whether the answer to this request is the one to any other of the same peer and token that this holds for."""
+        return not (self._injection.depends_on_request or facts.headers.has_underscores)
+
     def mutations(self, selection: "Selection", facts: RequestFacts, principals: Principals) -> Mutations:
         """What to change on the allowed request. Raises Refusal INJECTION_NOT_POSSIBLE."""
         return self._injection.mutations(_context(selection, facts, principals))

@@ -16,9 +16,17 @@ __all__ = ["CompiledInjection"]
 
 _RenderJson: TypeAlias = Callable[[Context], JsonValue]
 
+_OF_THE_CALLER = frozenset({"token", "peer"})
+"""Families of attributes that are the same in every request of one peer with one token."""
+
 
 class CompiledInjection:
     """Renders an injection. Every function raises Refusal INJECTION_NOT_POSSIBLE for values that cannot be sent.
+
+    Attributes:
+        has_metadata: there is dynamic metadata to render.
+        depends_on_request: what is rendered depends on more than peer, token and, where there are any, the client's
+            headers with a `_`.
 
     The headers to remove are listed whether or not the request seems to have them: the proxy may be configured to
     show us only some headers (`allowed_headers`), and what we cannot see must not pass.
@@ -33,6 +41,7 @@ class CompiledInjection:
         "_request",
         "_response",
         "_unqueried",
+        "depends_on_request",
         "has_metadata",
     )
 
@@ -53,6 +62,8 @@ class CompiledInjection:
         self._changes_query = bool(self._query or self._unqueried)
         self._metadata = {name: _render_json(value) for name, value in injection.dynamic_metadata.items()}
         self.has_metadata = bool(self._metadata)
+        roots = {reference.partition(".")[0] for reference in injection.references}
+        self.depends_on_request = self._changes_query or not roots <= _OF_THE_CALLER
         unwanted = {*owned, *request, *injection.remove_request_headers, *METHOD_OVERRIDE_HEADERS}
         self._guarded = frozenset(_dashed(name) for name in unwanted)
         self._removed = tuple(sorted((unwanted | self._guarded) - request.keys()))

@@ -167,15 +167,23 @@ def _metadata(values: Mapping[str, JsonValue], reason: Reason, decision_id: str)
 
 
 def _allowed(decision: Allow, decision_id: str) -> bytes:
-    mutations = decision.mutations
+    response = (_remembered_changes if decision.recurring else _changes)(decision.mutations)
+    if decision_id or decision.dynamic_metadata:
+        response += _metadata(decision.dynamic_metadata, decision.reason, decision_id)
+    return response
+
+
+def _changes(mutations: Mutations) -> bytes:
+    """The status and all that an allowed request and its response are to have changed."""
     parts = [_header(_REQUEST_HEADER, name, value) for name, value in mutations.set_request_headers]
     parts.append(_removals(mutations.remove_request_headers))
     if mutations.set_response_headers or mutations.set_query_parameters or mutations.remove_query_parameters:
         parts += _rarer_mutations(mutations)
-    response = _OK_STATUS + delimited(_OK_RESPONSE, b"".join(parts))
-    if decision_id or decision.dynamic_metadata:
-        response += _metadata(decision.dynamic_metadata, decision.reason, decision_id)
-    return response
+    return _OK_STATUS + delimited(_OK_RESPONSE, b"".join(parts))
+
+
+# by what they hold: equal changes are equal bytes, whoever they are for; at some 2 KB each
+_remembered_changes = lru_cache(maxsize=4096)(_changes)
 
 
 def _rarer_mutations(mutations: Mutations) -> list[bytes]:

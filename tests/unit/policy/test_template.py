@@ -1,12 +1,11 @@
 import re
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import unquote
 
 import pytest
-from support.policies import CERTIFICATE, EVERYONE, NOBODY, WEB, context, peer, token
+from support.policies import CERTIFICATE, NOBODY, WEB, context, peer, token
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.policy.attributes import KNOWN_ATTRIBUTES
@@ -188,4 +187,4 @@ def test_other_json_passes_as_it_is(value: JsonValue) -> None:
 def test_json_that_is_no_json_is_a_programming_error() -> None:
     claims: Mapping[str, JsonValue] = {"a": (object(),)}  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="object"):
-        Template("${token.claims.a}").render(context(replace(EVERYONE, token=token(claims=claims))))
+        Template("${token.claims.a}").render(context(Principals(None, token(claims=claims))))
