@@ -1,6 +1,8 @@
 """From files to everything a server runs on, checked as a whole before any of it counts. Blocking: call from a thread."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +98,20 @@ def assemble_watched(path: str) -> tuple[Assembly, FileWatch]:
         ConfigurationError: as `assemble`.
     """
     watch = FileWatch()
-    return assemble(path, watch.look), watch
+    with _uncollected():
+        return assemble(path, watch.look), watch
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """The collector off: what is loaded stays, and it would look that over again and again while it grows."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _bundle(settings: TrustBundleSettings) -> Bundle:

@@ -1,6 +1,7 @@
 """The whole server: starts the parts, connects them, and takes them down in order."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,8 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_or_exit, number)
         assembly, watch = await asyncio.to_thread(assemble_watched, self._path)
+        # what was imported and read is here to stay: the collector would look it all over while requests wait
+        gc.freeze()
         handler = start_server_log(self._sink, assembly.configuration.log.level)
         try:
             await self._start(assembly, watch)
