@@ -18,7 +18,7 @@ def main() -> int:
     }
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
-            print(f"{name}: {listed.get(name)} listed, {found.get(name)} installed")
+            sys.stdout.write(f"{name}: {listed.get(name)} listed, {found.get(name)} installed\n")
     return int(listed != found)
 
 
