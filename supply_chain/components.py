@@ -1,7 +1,7 @@
 """What an image is made of: the packages of a lock, with what their own metadata says of licence and dependencies."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -52,7 +52,7 @@ class Component:
         version: as installed, which is as locked.
         licence: SPDX expression.
         summary: one line in the words of its authors.
-        needs: normalized names of the packages it requires here, optional ones left out; sorted.
+        needs: normalized names of the packages it requires here, with those of the extras that others ask it for; sorted.
     """
 
     name: str
@@ -84,21 +84,30 @@ def components(lock: Iterable[Locked], directory: Path | None = None) -> tuple[C
     """
     wanted = {package.name: package for package in lock}
     place = metadata.distributions() if directory is None else metadata.distributions(path=[str(directory)])
-    found = {}
+    found: dict[str, metadata.Distribution] = {}
     for distribution in place:
         name = canonicalize_name(distribution.metadata["Name"])
         if name not in wanted or name in found:
             continue
         if distribution.version != wanted[name].version:
             raise LookupError(f"{name} is {distribution.version}, and {wanted[name].version} in the lock")
-        found[name] = Component(
+        found[name] = distribution
+    extras: dict[str, set[str]] = {name: {""} for name in found}
+    for distribution in found.values():
+        for requirement in _needs(distribution, {""}):
+            extras.get(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    return tuple(
+        Component(
             name=name,
             version=distribution.version,
             licence=licence_of(name, distribution),
             summary=" ".join(_field(distribution, "Summary").split()),
-            needs=tuple(sorted(set(_needs(distribution)) & wanted.keys())),
+            needs=tuple(
+                sorted({canonicalize_name(need.name) for need in _needs(distribution, extras[name])} & wanted.keys())
+            ),
         )
-    return tuple(found[name] for name in sorted(found))
+        for name, distribution in sorted(found.items())
+    )
 
 
 def licence_of(name: str, distribution: metadata.Distribution) -> str:
@@ -119,8 +128,7 @@ def _field(distribution: metadata.Distribution, name: str) -> str:
     return next(iter(distribution.metadata.get_all(name) or ()), "")
 
 
-def _needs(distribution: metadata.Distribution) -> Iterable[str]:
-    for line in distribution.requires or ():
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield canonicalize_name(requirement.name)
+def _needs(distribution: metadata.Distribution, extras: Iterable[str]) -> Iterator[Requirement]:
+    for requirement in map(Requirement, distribution.requires or ()):
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+            yield requirement

@@ -8,6 +8,9 @@ from components import ALLOWED_LICENCES, HERE, Component, components, read_lock
 
 PAGE = HERE.parent / "docs" / "dependencies.md"
 
+WITHOUT_LICENCE_FILE = frozenset({"betterproto2"})
+"""Their wheels name the licence and lack its text."""
+
 _HEAD = """\
 # Dependencies and their licences
 
@@ -17,8 +20,8 @@ the image, in the package's `*.dist-info` directory. `make docs` writes this pag
 
 """
 
-_MIDDLE = """
-The demo's image has these besides:
+_MIDDLE = f"""
+The demo's image has these besides ({", ".join(sorted(WITHOUT_LICENCE_FILE))} comes without the text of its licence):
 
 """
 
