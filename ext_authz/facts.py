@@ -1,13 +1,13 @@
 """What Envoy said about one request: immutable, undecided, with provenance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ext_authz.errors import Reason, Refusal
 
-__all__ = ["Headers", "Provenance", "RequestFacts"]
+__all__ = ["HeaderNames", "Headers", "Provenance", "RequestFacts"]
 
 _NO_EXTENSIONS: Mapping[str, str] = MappingProxyType({})
 
@@ -23,6 +23,23 @@ class Provenance(StrEnum):
     TOKEN_HEADER = "token-header"
 
 
+class HeaderNames(NamedTuple):
+    """The names of the header fields of one request, which are the same in many.
+
+    Attributes:
+        names: in lowercase.
+        has_underscores: whether any has a `_`, which some upstreams read as `-`.
+    """
+
+    names: Collection[str]
+    has_underscores: bool
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> "HeaderNames":
+        """These names, which must be lowercase already."""
+        return cls(names, "_" in "".join(names))
+
+
 class Headers:
     """Request headers by lowercase name, in either of the two forms Envoy sends.
 
@@ -35,31 +52,30 @@ class Headers:
         has_underscores: whether any name has a `_`, which some upstreams read as `-`.
     """
 
-    __slots__ = ("_undecodable", "_values", "has_underscores", "is_raw")
+    __slots__ = ("_names", "_undecodable", "_values", "has_underscores", "is_raw")
 
     def __init__(
         self,
         values: Mapping[str, tuple[str, ...]] | Mapping[str, str],
-        *,
+        names: HeaderNames,
         is_raw: bool,
-        undecodable: frozenset[str] = frozenset(),
-        names: str | None = None,
+        undecodable: Collection[str] = (),
     ) -> None:
         """Use `merged` or `raw` instead."""
-        self.has_underscores = "_" in ("".join(values) if names is None else names)
+        self._names, self.has_underscores = names
         self._values: Mapping[str, tuple[str, ...] | str] = values
         self.is_raw = is_raw
         self._undecodable = undecodable
 
     @classmethod
-    def merged(cls, values: Mapping[str, str], names: str | None = None) -> "Headers":
-        """Headers in which Envoy has joined duplicates; names must be lowercase already.
+    def merged(cls, values: Mapping[str, str], names: HeaderNames | None = None) -> "Headers":
+        """Headers in which Envoy has joined duplicates.
 
         Args:
-            values: by name.
-            names: all names in one text, for a caller that has it.
+            values: by lowercase name; read when asked for, and what `names` does not hold never is.
+            names: those of `values` that are header fields; by default all.
         """
-        return cls(values, is_raw=False, names=names)
+        return cls(values, HeaderNames.of(values.keys()) if names is None else names, False)
 
     @classmethod
     def raw(cls, pairs: Iterable[tuple[str, bytes]]) -> "Headers":
@@ -73,7 +89,7 @@ class Headers:
                 undecodable.add(name)
                 text = ""
             values[name] = (*values.get(name, ()), text)
-        return cls(values, is_raw=True, undecodable=frozenset(undecodable))
+        return cls(values, HeaderNames.of(values.keys()), True, undecodable)
 
     def get_all(self, name: str) -> tuple[str, ...]:
         """Every value of `name` (lowercase) in order; empty when absent.
@@ -81,29 +97,28 @@ class Headers:
         Raises:
             Refusal: HEADER_MALFORMED when a value is not UTF-8 (CVE-2023-27488, CVE-2024-23324).
         """
-        value = self._values.get(name)
-        if value is None:
+        if name not in self._names:
             return ()
         if name in self._undecodable:
             raise Refusal(Reason.HEADER_MALFORMED, f"header `{name}` is not UTF-8")
+        value = self._values[name]
         return (value,) if isinstance(value, str) else value
 
     def joined(self, name: str) -> str | None:
         """The values of `name` joined with `,` (RFC 9110 §5.3), or None when absent. Raises as `get_all`."""
-        value = self._values.get(name)
-        if value is None or (isinstance(value, str) and not self._undecodable):
-            return value if value is None or isinstance(value, str) else ",".join(value)
-        return ",".join(self.get_all(name))
+        if name not in self._names:
+            return None
+        return ",".join(self.get_all(name)) if self.is_raw else self._values[name]  # type: ignore[return-value]  # one text
 
     def names(self) -> Iterable[str]:
         """The lowercase names present."""
-        return self._values.keys()
+        return self._names
 
     def __contains__(self, name: str) -> bool:
-        return name in self._values
+        return name in self._names
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._names)
 
 
 _NO_HEADERS = Headers.merged(_NO_EXTENSIONS)

@@ -6,6 +6,7 @@ parameter of RFC 6750 §2.3 is refused, form bodies (§2.2) and cookies are neve
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 from ext_authz.errors import Reason, Refusal
@@ -16,6 +17,9 @@ __all__ = ["MAX_TOKEN_LENGTH", "find_token"]
 
 MAX_TOKEN_LENGTH = 16_384
 """Characters of the header value. Access tokens are 1 to 4 KB; what is larger is refused before it is read."""
+
+_LONGEST_REMEMBERED = 2_048
+"""Characters of a header value whose reading is kept: an access token with what is usual in it."""
 
 # credentials = auth-scheme 1SP b64token                                                    (RFC 6750 §2.1)
 # auth-scheme = token                                                                       (RFC 9110 §11.1)
@@ -59,7 +63,8 @@ def find_token(headers: Headers, query: str, sources: tuple[TokenSource, ...]) -
         return None
     if len(values) > 1:
         raise Refusal(Reason.MULTIPLE_CREDENTIALS, "two values in the header that carries the token")
-    return _token(values[0], found.scheme)
+    value = values[0]
+    return (_remembered_token if len(value) <= _LONGEST_REMEMBERED else _token)(value, found.scheme)
 
 
 def _token(value: str, scheme: str | None) -> str:
@@ -87,6 +92,10 @@ def _token(value: str, scheme: str | None) -> str:
             raise Refusal(Reason.MULTIPLE_CREDENTIALS, "two credentials in one header")
         raise Refusal(Reason.AUTHORIZATION_MALFORMED, "not exactly one token in the alphabet of RFC 6750")
     return text
+
+
+# a caller's credential comes again with each of its requests; at most some 16 MB
+_remembered_token = lru_cache(maxsize=4096)(_token)
 
 
 def _beyond_alphabet(text: str) -> bytes:

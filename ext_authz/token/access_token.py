@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.need import KeysNeeded
@@ -15,6 +16,9 @@ from ext_authz.token.jwks import KeyMatch, VerificationKey
 from ext_authz.token.token_cache import CachedRefusal
 
 __all__ = ["verify_access_token"]
+
+_LONGEST_REMEMBERED = 2_048
+"""Characters of a token whose digest is kept beside it."""
 
 
 def verify_access_token(text: str, issuers: IssuerDirectory, now: float) -> VerifiedToken | KeysNeeded:
@@ -34,11 +38,7 @@ def verify_access_token(text: str, issuers: IssuerDirectory, now: float) -> Veri
         Refusal: TOKEN_*, ISSUER_UNKNOWN, SIGNING_KEY_UNKNOWN, SIGNATURE_INVALID, CLAIM_*, AUDIENCE_MISMATCH,
             BINDING_MALFORMED, BINDING_METHOD_NOT_SUPPORTED.
     """
-    if len(text) > MAX_TOKEN_CHARACTERS:
-        raise Refusal(Reason.TOKEN_TOO_LARGE, f"the token is longer than {MAX_TOKEN_CHARACTERS} characters")
-    if not text.isascii():
-        raise Refusal(Reason.TOKEN_MALFORMED, "the token has a character outside ASCII")
-    digest = hashlib.sha256(text.encode("ascii")).digest()
+    digest = (_remembered_digest if len(text) <= _LONGEST_REMEMBERED else _digest)(text)
     cached = issuers.cache.token(digest, now)
     if cached is not None and issuers.get(cached.token.issuer) is cached.origin:
         if not cached.valid_from <= now < cached.valid_until:
@@ -48,6 +48,23 @@ def verify_access_token(text: str, issuers: IssuerDirectory, now: float) -> Veri
     if refused is not None and issuers.get(refused.iss) is refused.origin:
         raise Refusal(refused.reason, refused.detail)
     return _verify(text, digest, issuers, now)
+
+
+def _digest(text: str) -> bytes:
+    """What a token is remembered by.
+
+    Raises:
+        Refusal: TOKEN_TOO_LARGE, or TOKEN_MALFORMED for a character outside ASCII.
+    """
+    if len(text) > MAX_TOKEN_CHARACTERS:
+        raise Refusal(Reason.TOKEN_TOO_LARGE, f"the token is longer than {MAX_TOKEN_CHARACTERS} characters")
+    if not text.isascii():
+        raise Refusal(Reason.TOKEN_MALFORMED, "the token has a character outside ASCII")
+    return hashlib.sha256(text.encode("ascii")).digest()
+
+
+# a caller's token comes again with each of its requests; at most some 9 MB
+_remembered_digest = lru_cache(maxsize=4096)(_digest)
 
 
 def _verify(text: str, digest: bytes, issuers: IssuerDirectory, now: float) -> VerifiedToken | KeysNeeded:

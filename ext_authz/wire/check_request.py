@@ -5,13 +5,14 @@ refuses what two readers could understand differently.
 """
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 
 from ext_authz.errors import Reason, Refusal
-from ext_authz.facts import Headers, RequestFacts
+from ext_authz.facts import HeaderNames, Headers, RequestFacts
 from ext_authz.wire._pb.envoy.config.core.v3.base_pb2 import HeaderValue
 from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
@@ -38,6 +39,10 @@ _Pseudo: TypeAlias = tuple[str, str, str, str]
 
 # Extended CONNECT (RFC 8441 §4): known, and of no use to a decision.
 _PROTOCOL = ":protocol"
+_PSEUDO_NAMES = frozenset({":method", ":path", ":authority", ":scheme", _PROTOCOL})
+
+_LONGEST_REMEMBERED = 2_048
+"""Characters of the names of a request that are kept: several times what browsers and services send."""
 
 
 def parse_check_request(data: bytes) -> RequestFacts:
@@ -62,14 +67,12 @@ def parse_check_request(data: bytes) -> RequestFacts:
     method, path, host, scheme = http.method, http.path, http.host, http.scheme
     pseudo = (method, path, host, scheme)
     merged = http.headers
-    # an item access each is cheaper than `items()` of a protobuf map
-    values = {name: merged[name] for name in merged}
     if http.HasField("header_map"):
-        if values:
+        if merged:
             raise Refusal(Reason.REQUEST_MALFORMED, "the CheckRequest has both `headers` and `header_map`")
         headers = _raw_headers(http.header_map.headers, pseudo, len(data))
     else:
-        headers = _merged_headers(values, pseudo, len(data))
+        headers = _merged_headers(merged, pseudo, len(data))
     source, destination = attributes.source, attributes.destination
     # a Unix socket or an internal listener has no socket address: empty text and port 0
     source_socket, destination_socket = source.address.socket_address, destination.address.socket_address
@@ -94,40 +97,67 @@ def parse_check_request(data: bytes) -> RequestFacts:
     )
 
 
-def _merged_headers(values: dict[str, str], pseudo: _Pseudo, size: int) -> Headers:
-    """`http.headers` without its pseudo headers; `values` is used up. `size` is that of the whole message."""
-    if len(values) > MAX_HEADERS:
+def _merged_headers(fields: Mapping[str, str], pseudo: _Pseudo, size: int) -> Headers:
+    """`http.headers` without its pseudo headers. `size` is that of the whole message."""
+    if len(fields) > MAX_HEADERS:
         raise _too_many()
     method, path, host, scheme = pseudo
-    pop = values.pop
+    value_of = fields.get
     if (
-        pop(":method", method) != method
-        or pop(":path", path) != path
-        or pop(":authority", host) != host
-        or pop(":scheme", scheme) != scheme
+        value_of(":method", method) != method
+        or value_of(":path", path) != path
+        or value_of(":authority", host) != host
+        or value_of(":scheme", scheme) != scheme
     ):
         raise _contradiction()
-    pop(_PROTOCOL, None)
-    # one pass over all names together: what is left after deleting every allowed byte is not allowed
-    names = "".join(values)
-    if "" in values or names.encode().translate(None, _LOWERCASE_TOKEN):
-        values = _lowercase(values)
+    # no name has a line end; one that does is a line too many
+    lines = "\n".join(fields)
+    read = _remembered_names if len(lines) <= _LONGEST_REMEMBERED else _read_names
+    names, as_sent = read(lines, len(fields))
+    values = fields if as_sent is None else {name: fields[sent] for name, sent in as_sent.items()}
     # RFC 9113 §8.3.1: a `host` field that differs from `:authority` makes the request malformed
-    if values.get("host", host) != host:
+    if "host" in names.names and values["host"] != host:
         raise _contradiction()
     # a value is never longer than the message that holds it
     if size > MAX_HEADER_VALUE_BYTES:
-        for value in values.values():
-            if len(value.encode()) > MAX_HEADER_VALUE_BYTES:
+        for name in names.names:
+            if len(values[name].encode()) > MAX_HEADER_VALUE_BYTES:
                 raise _too_long()
+    # the values stay in the message, where most of them are never asked for
     return Headers.merged(values, names)
 
 
-def _lowercase(values: dict[str, str]) -> dict[str, str]:
-    lowered = {_token(name): value for name, value in values.items()}
-    if len(lowered) != len(values):
+class _Names(NamedTuple):
+    """The names of `http.headers`.
+
+    Attributes:
+        names: without the pseudo headers.
+        as_sent: by lowercase name, as the request has it; None where that is the same for all.
+    """
+
+    names: HeaderNames
+    as_sent: Mapping[str, str] | None
+
+
+def _read_names(lines: str, count: int) -> _Names:
+    """The `count` names in `lines`, each on one.
+
+    Raises:
+        Refusal: HEADER_MALFORMED for a name that is no token, and for two that differ only in letter case.
+    """
+    sent = lines.split("\n") if count else []
+    if len(sent) != count:
+        raise _no_token()
+    regular = [name for name in sent if name not in _PSEUDO_NAMES]
+    lowered = {_token(name): name for name in regular}
+    if len(lowered) != len(regular):
         raise Refusal(Reason.HEADER_MALFORMED, "two header names differ only in letter case")
-    return lowered
+    is_lowercase = all(name == sent for name, sent in lowered.items())
+    return _Names(HeaderNames.of(frozenset(lowered)), None if is_lowercase else lowered)
+
+
+# what one kind of client sends is always the same; at most 512 of less than 10 KB
+_remembered_names = lru_cache(maxsize=512)(_read_names)
 
 
 def _raw_headers(pairs: Collection[HeaderValue], pseudo: _Pseudo, size: int) -> Headers:
@@ -171,8 +201,12 @@ def _token(name: str) -> str:
     # `lower` maps two characters outside ASCII into it (U+0130, U+212A); those are no token either
     lowered = name.lower() if name.isascii() else ""
     if not lowered or lowered.encode().translate(None, _LOWERCASE_TOKEN):
-        raise Refusal(Reason.HEADER_MALFORMED, "a header name is not a token")
+        raise _no_token()
     return lowered
+
+
+def _no_token() -> Refusal:
+    return Refusal(Reason.HEADER_MALFORMED, "a header name is not a token")
 
 
 def _contradiction() -> Refusal:
