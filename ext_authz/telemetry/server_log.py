@@ -5,7 +5,9 @@ An exception is logged with its type and where it passed, never with its message
 
 import logging
 import traceback
+import warnings
 from types import TracebackType
+from typing import TextIO
 
 from ext_authz.telemetry.decision_log import json_line, timestamp
 from ext_authz.telemetry.line_sink import LineSink, Text
@@ -14,6 +16,8 @@ __all__ = ["LOGGER_NAME", "ServerLogHandler", "exception_summary", "log_event", 
 
 LOGGER_NAME = "ext_authz"
 _EVENT = "ext_authz_event"
+
+_logger = logging.getLogger(__name__)
 
 
 class ServerLogHandler(logging.Handler):
@@ -53,7 +57,44 @@ def start_server_log(sink: LineSink, level: str) -> ServerLogHandler:
     root.setLevel(logging.WARNING)  # libraries speak when something is wrong
     # httpx logs each request with its URL at INFO, which says nothing our key log does not
     logging.getLogger(LOGGER_NAME).setLevel(level.upper())
+    warnings.showwarning = _WarningsOnce()
+    # behind whatever `-W` says. The standard library's own "once" keeps every text it has seen; this keeps nothing
+    warnings.simplefilter("always", UserWarning, append=True)
     return handler
+
+
+class _WarningsOnce:
+    """Logs a library's warning the first time that its place in the code warns, and without its text.
+
+    A certificate that a client sends can make a library warn, as often as the client likes and in words that may quote it. On
+    standard error they would stand between the lines of nobody's log.
+    """
+
+    def __init__(self) -> None:
+        # as many as there are lines of code that call what warns
+        self._told: set[tuple[type[Warning], str, int]] = set()
+
+    def __call__(  # noqa: PLR0917 - the interface of `warnings.showwarning`
+        self,
+        message: Warning | str,  # noqa: ARG002 - may quote what a client sent
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,  # noqa: ARG002 - of the interface
+        line: str | None = None,  # noqa: ARG002 - of the interface
+    ) -> None:
+        """Log, in the place of `warnings.showwarning`."""
+        place = (category, filename, lineno)
+        if place not in self._told:
+            self._told.add(place)
+            kind = f"{category.__module__}.{category.__qualname__}"
+            log_event(
+                _logger,
+                logging.WARNING,
+                "a library warned, and is not told again",
+                kind=kind,
+                at=f"{filename}:{lineno}",
+            )
 
 
 def log_event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:

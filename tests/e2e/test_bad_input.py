@@ -4,6 +4,7 @@ ConfigMaps and Secrets are laid out as the kubelet does it: symlinks into `..dat
 """
 
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import grpc
 import pytest
 from support import pki
 from support.charts import project_files
-from support.check_requests import check_request
+from support.check_requests import check_request, envoy_certificate
 from support.server import START_SECONDS, ServerProcess, document, route_policy, server_spec
 
 CA = pki.authority()
@@ -207,3 +208,29 @@ def test_a_tls_secret_that_disappears_leaves_the_old_certificate_and_a_new_one_i
         project_files(folder / "tls", {"tls.crt": LATER.chain_pem.decode(), "tls.key": LATER.key_pem.decode()})
         server.wait_for(lambda: notes(server) == "", "content again")
         assert serves()
+
+
+def hostile(number: int) -> str:
+    """A certificate whose serial number is negative, which RFC 5280 forbids and a library warns of."""
+    leaf = CA.leaf(serial=(1 << 158) + number, subject=f"client {number}")
+    der = bytearray(leaf.der)
+    # INTEGER of 20 bytes, the first INTEGER with that many
+    der[der.index(b"\x02\x14") + 2] |= 0x80
+    return ssl.DER_cert_to_PEM_cert(bytes(der))
+
+
+def test_certificates_that_a_library_warns_of_leave_the_log_json_and_standard_error_empty(tmp_path: Path) -> None:
+    spec = server_spec(
+        policies=["policy.yaml"],
+        trust_bundles=[{"trust_domain": "cluster.local", "files": ["ca.pem"]}],
+        evidence={"certificate_sources": [{"type": "source-certificate"}], "chain_verified_by": "bundles"},
+    )
+    rule = {"name": "a", "matches": [{}], "require": {"peer": {"spiffe": ["spiffe://cluster.local/ns/a/sa/b"]}}}
+    with ServerProcess(tmp_path, spec, policy__yaml=route_policy(rule), ca__pem=CA.pem) as server:
+        for number in range(20):
+            request = check_request(path="/", source_certificate=envoy_certificate(hostile(number)))
+            assert server.check(request).status.code != 0
+        server.wait_for(lambda: len(server.decisions()) == 20, "telling of each denial")
+        assert 1 <= len(server.events("a library warned, and is not told again")) <= 5
+        assert server.stderr == ""
+        assert all(json.loads(line) for line in server.lines)

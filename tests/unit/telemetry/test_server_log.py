@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -83,3 +84,49 @@ def test_a_suppressed_context_and_a_loop_of_causes_end_the_summary() -> None:
 def test_a_record_without_an_exception_being_handled_has_no_exception(sink: Collected) -> None:
     logging.getLogger("ext_authz").error("odd", exc_info=True)  # noqa: LOG014 - the case that is tested
     assert "exception" not in only_line(sink)
+
+
+def warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=1)
+
+
+@pytest.fixture
+def default_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        yield
+
+
+@pytest.mark.usefixtures("default_warnings")
+def test_a_library_that_warns_again_and_again_is_told_once_with_its_place_and_without_its_words(
+    sink: Collected, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = dict(globals().get("__warningregistry__", {}))
+    for number in range(1_000):
+        warn(f"a client sent {number}")
+    fields = only_line(sink)
+    assert fields["level"] == "warning"
+    assert fields["message"] == "a library warned, and is not told again"
+    assert fields["kind"] == "builtins.UserWarning"
+    assert str(fields["at"]).startswith(f"{__file__}:")
+    assert "a client sent" not in json.dumps(fields)
+    assert capsys.readouterr().err == ""
+    # nothing that grows with what clients send
+    assert globals().get("__warningregistry__", {}).keys() <= before.keys() | {"version"}
+
+
+@pytest.mark.usefixtures("default_warnings")
+def test_each_place_that_warns_is_told(sink: Collected) -> None:
+    warn("one")
+    warnings.warn("another", UserWarning, stacklevel=1)
+    assert len(sink.lines) == 2
+
+
+def test_what_the_operator_says_of_warnings_goes_before(sink: Collected) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning):
+            warn("as told")
+        warnings.simplefilter("ignore")
+        warn("as told")
+    assert sink.lines == []
