@@ -33,8 +33,8 @@ async def _serve(name: str, address: str) -> None:
     health = Health()
     health.set_serving(True)
 
-    def check(request: bytes, deadline: float | None) -> bytes:
-        del request, deadline
+    def check(request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes:
+        del request, deadline, traceparent
         return allowed
 
     transport = transport_named(name)(ListenerSettings(address=address), check, health)

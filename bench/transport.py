@@ -51,7 +51,7 @@ def decide() -> Callable[[bytes, float | None], bytes]:
     """The core without the runtime around it."""
     snapshot = Deployment().snapshot
 
-    def check(request: bytes, _deadline: float | None) -> bytes:
+    def check(request: bytes, _deadline: float | None, _traceparent: str | None = None) -> bytes:
         outcome = authorize(parse_check_request(request), snapshot, NOW)
         assert isinstance(outcome, Allow)
         return serialize(outcome)

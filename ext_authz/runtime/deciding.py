@@ -86,7 +86,7 @@ class Deciding:
             stage_interval=telemetry.stage_interval,
             traces=self._traces,
         )
-        # the other transport leaves the service to the `traceparent` of the request itself
+        # reading it costs time with gRPC's library alone, which is spent only for traces
         options = {"reads_traceparent": True} if self._traces is not None and listener.transport == "grpcio" else {}
         make = transport or transport_named(listener.transport)
         self.transport = make(listener, service.check, self._health, certificates, **options)

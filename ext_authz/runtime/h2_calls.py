@@ -63,7 +63,7 @@ class ServedCalls:
             task.cancel()
 
     def _start_check(self, connection: Connection, stream: Stream, message: bytes) -> None:
-        answer = self._check(message, stream.deadline)
+        answer = self._check(message, stream.deadline, stream.head.traceparent)
         if isinstance(answer, bytes):
             connection.answer(stream, answer)
         else:

@@ -12,6 +12,7 @@ from hpack.table import HeaderTable
 
 from ext_authz.runtime.grpc_frame import CallRefused, Status, is_grpc, parse_timeout
 from ext_authz.runtime.h2_frame import ConnectionFault, ErrorCode
+from ext_authz.telemetry.traceparent import HEADER, parse_traceparent
 
 __all__ = ["HEADER_LIST_BYTES", "MAX_BLOCK_BYTES", "Head", "HeadDecoder", "Malformed"]
 
@@ -24,6 +25,11 @@ MAX_BLOCK_BYTES = 4 * HEADER_LIST_BYTES
 
 MAX_REMEMBERED = 64
 """Distinct blocks kept for one connection; Envoy needs one for each timeout it uses."""
+
+MAX_TRACEPARENT_BYTES = 512
+"""Ten times what version 00 has; it is kept for as long as the call lasts, so whoever sends more is in no trace."""
+
+_TRACEPARENT = HEADER.encode()
 
 # RFC 9110 §5.6.2, in lower case (RFC 9113 §8.2.1)
 _NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -47,12 +53,14 @@ class Head:
         timeout: seconds, or None when the caller did not say.
         length: `content-length`, or None.
         refusal: how the call ends without being looked at further: an HTTP status, or a gRPC one.
+        traceparent: of the call, empty when it names no trace; None when it has none.
     """
 
     path: bytes
     timeout: float | None = None
     length: int | None = None
     refusal: int | CallRefused | None = None
+    traceparent: str | None = None
 
 
 class _Table(HeaderTable):
@@ -144,6 +152,9 @@ def _sorted(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], dict
                 raise Malformed
             # two timeouts are as malformed as none that can be read, and gRPC has a status for it
             once[name] = b"" if name in once else value
+        elif name == _TRACEPARENT:
+            # of several, the last, as from gRPC's own library
+            once[name] = value
     return pseudo, once
 
 
@@ -161,4 +172,11 @@ def _call(method: bytes, path: bytes, once: dict[bytes, bytes], length: int | No
             timeout = parse_timeout(once[b"grpc-timeout"])
         except CallRefused as refusal:
             return Head(path, length=length, refusal=refusal)
-    return Head(path, timeout, length)
+    return Head(path, timeout, length, traceparent=_traceparent(once.get(_TRACEPARENT)))
+
+
+def _traceparent(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    text = value.decode("latin-1")
+    return text if len(value) <= MAX_TRACEPARENT_BYTES and parse_traceparent(text) else ""

@@ -23,8 +23,8 @@ class CheckCall(Protocol):
         Args:
             request: the message, of any size up to `message_ceiling`, possibly malformed.
             deadline: `time.monotonic()` at which the caller gives up; None when it did not say.
-            traceparent: of the call itself, which is Envoy's own span; None when it has none or the transport does not look.
-                The request's own is then taken.
+            traceparent: of the call itself, which is Envoy's own span, empty when it is malformed; None when it has none
+                or the transport does not look. The request's own is then taken.
 
         Returns:
             The response, or the promise of one. Neither ever raises for what the request holds.

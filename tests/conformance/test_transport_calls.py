@@ -3,13 +3,18 @@
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
+from support.raw_h2 import RawConnection, frame
 from support.transports import HEALTH_CHECK, HEALTH_WATCH, KINDS, Kind, call, code_of, running
 
+from ext_authz.runtime.grpc_transport import GrpcTransport
 from ext_authz.runtime.transport import CHECK_METHOD, message_ceiling
+from ext_authz.telemetry.traceparent import parse_traceparent
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -23,6 +28,26 @@ def test_a_check_is_answered_and_its_deadline_is_passed_on(kind: Kind) -> None:
         assert with_deadline is not None
         assert 3.0 < with_deadline - time.monotonic() <= 5.0
         assert without is None
+
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_the_span_of_the_call_is_handed_on_and_a_malformed_one_names_no_trace(kind: Kind) -> None:
+    # the other transport looks only when it is told to
+    looking = kind if kind.is_h2 else replace(kind, transport=partial(GrpcTransport, reads_traceparent=True))
+    other = TRACEPARENT.replace("-01", "-00")
+    sent = [(), (TRACEPARENT,), ("nonsense",), (TRACEPARENT, other), (other, TRACEPARENT), (TRACEPARENT, "")]
+    with running(looking) as server, RawConnection(server.target) as one:
+        for values in sent:
+            stream = one.request(frame(b"x"), headers=[("traceparent", value) for value in values])
+            assert one.finished(stream).status == 0
+        handed_on = server.service.traceparents
+    # of several, the last; one that names no trace is there all the same, so the request's own is not taken for it
+    assert handed_on[:2] == [None, TRACEPARENT]
+    assert handed_on[3:] == [other, TRACEPARENT, ""]
+    assert handed_on[2] is not None
+    assert parse_traceparent(handed_on[2]) is None
 
 
 def test_a_message_at_the_ceiling_is_taken_and_one_above_is_refused(kind: Kind) -> None:

@@ -198,8 +198,6 @@ def test_the_names_that_are_ours_hold_what_is_ours_beside_the_metadata_of_a_rule
 
 @pytest.mark.envoy
 def test_a_trace_that_envoy_begins_is_continued(world: World) -> None:
-    if world.transport == "h2":
-        pytest.skip("this transport hands on no `traceparent` of the call, and the request itself has none")
     path = unique("/open")
     assert world.send(path).status_code == 200
     record, line = world.record(path), world.access_log(path)

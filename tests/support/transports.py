@@ -85,6 +85,7 @@ class Service:
 
     Attributes:
         deadlines: of each call, in order.
+        traceparents: as `deadlines`.
         held: calls that are held now.
         most_held: the most there ever were.
         cancelled: calls that were cancelled while they waited.
@@ -94,18 +95,15 @@ class Service:
     def __init__(self) -> None:
         self.answer: bytes | None = None
         self.deadlines: list[float | None] = []
+        self.traceparents: list[str | None] = []
         self.held = 0
         self.most_held = 0
         self.cancelled = 0
         self._released = asyncio.Event()
 
-    def check(
-        self,
-        request: bytes,
-        deadline: float | None,
-        traceparent: str | None = None,  # noqa: ARG002 - a CheckCall
-    ) -> bytes | Awaitable[bytes]:
+    def check(self, request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes | Awaitable[bytes]:
         self.deadlines.append(deadline)
+        self.traceparents.append(traceparent)
         if self.answer is not None:
             return self._wait(partial(asyncio.sleep, 0.3), self.answer) if b"/slow" in request else self.answer
         if request.startswith(b"wait:"):

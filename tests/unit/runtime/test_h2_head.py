@@ -1,0 +1,82 @@
+"""Heads of requests: what their fields say, and that a remembered block says nothing of another call."""
+
+import pytest
+from hpack import Encoder
+
+from ext_authz.runtime.h2_head import MAX_TRACEPARENT_BYTES, Head, HeadDecoder, Malformed
+from ext_authz.runtime.transport import CHECK_METHOD
+from ext_authz.telemetry.traceparent import LENGTH
+
+FIELDS = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", CHECK_METHOD),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+]
+ONE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+def head(*more: tuple[str, str], sensitive: bool = False) -> Head:
+    """Of a call with `more` fields; sensitive ones are not indexed."""
+    fields = [(name, value, sensitive) for name, value in [*FIELDS, *more]]
+    return HeadDecoder().head(Encoder().encode(fields))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((), None),
+        ((ONE,), ONE),
+        ((ONE, OTHER), OTHER),
+        (("", ONE), ONE),
+        ((ONE, ""), ""),
+        ((ONE.upper(),), ""),
+        ((ONE + "-more",), ""),
+        (("cc" + ONE[2:] + "-more",), "cc" + ONE[2:] + "-more"),
+        (("00-" + "0" * 32 + ONE[35:],), ""),
+        (("\xe4" + ONE,), ""),
+        (("cc" + ONE[2:] + "-" + "x" * (MAX_TRACEPARENT_BYTES - LENGTH - 1),), ...),
+        (("cc" + ONE[2:] + "-" + "x" * (MAX_TRACEPARENT_BYTES - LENGTH),), ""),
+    ],
+    ids=[
+        "none",
+        "one",
+        "two",
+        "empty first",
+        "empty last",
+        "capitals",
+        "longer",
+        "later",
+        "zero",
+        "latin-1",
+        "longest",
+        "too long",
+    ],
+)
+def test_the_last_traceparent_counts_if_it_names_a_trace(values: tuple[str, ...], expected: object) -> None:
+    found = head(*(("traceparent", value) for value in values)).traceparent
+    assert found == (values[0] if expected is ... else expected)
+
+
+def test_each_call_has_its_own_traceparent_and_a_block_that_changes_no_table_is_decoded_once() -> None:
+    encoder, decoder = Encoder(), HeadDecoder()
+    decoder.head(encoder.encode(FIELDS))
+    plain = encoder.encode(FIELDS)
+    first = decoder.head(plain)
+    assert decoder.head(plain) is first
+    assert first.traceparent is None
+    # indexed, as encoders do with what they have not seen, and not indexed
+    for sensitive in (False, True):
+        for value in (ONE, OTHER, ONE):
+            block = encoder.encode([*((name, text, False) for name, text in FIELDS), ("traceparent", value, sensitive)])
+            assert decoder.head(block).traceparent == value
+    assert decoder.head(encoder.encode(FIELDS)) == first
+
+
+def test_a_traceparent_does_not_excuse_what_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        head(("traceparent", "a\nb"))
+    with pytest.raises(Malformed):
+        head(("traceparent", ONE), (":late", "x"))
