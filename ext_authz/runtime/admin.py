@@ -52,15 +52,22 @@ class _Answer:
 class AdminServer:
     """Serves `/livez`, `/readyz` (with `?verbose` for notes) and `/metrics`."""
 
-    def __init__(self, registry: CollectorRegistry, readiness: Callable[[], Readiness]) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        readiness: Callable[[], Readiness],
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Prepare; `start` listens.
 
         Args:
             registry: what `/metrics` shows.
             readiness: asked at each `/readyz`.
+            refresh: brings `registry` up to date before it is shown.
         """
         self._registry = registry
         self._readiness = readiness
+        self._refresh = refresh
         self._server: asyncio.Server | None = None
         # in the order they came
         self._connections: dict[asyncio.Task[None], None] = {}
@@ -161,6 +168,8 @@ class AdminServer:
     async def _metrics(self, request: h11.Request) -> _Answer:
         accept = b",".join(value for name, value in request.headers if name == b"accept")
         encode, content_type = choose_encoder(accept.decode("latin-1"))
+        if self._refresh is not None:
+            await self._refresh()
         # ten thousand rules take tens of milliseconds to render: not on the loop that decides
         body = await asyncio.to_thread(encode, self._registry)
         return _Answer(200, body, content_type)

@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
+from prometheus_client import CollectorRegistry
+
 from ext_authz.config.settings import ListenerSettings, TelemetrySettings
 from ext_authz.runtime.active import Active
 from ext_authz.runtime.admin import Readiness
@@ -106,6 +108,34 @@ class Deciding:
             f"keys of issuer {status.issuer_name} are not loaded" for status in statuses if status.age is None
         )
         return Readiness(waiting, notes)
+
+    @property
+    def in_force(self) -> Active:
+        """As `active`; what a reload replaces."""
+        return self.active
+
+    async def start(self) -> str:
+        """As `Transport.start`."""
+        return await self.transport.start()
+
+    async def run(self) -> None:
+        """Fetch keys; returns when each source has been tried."""
+        await self.active.start()
+
+    async def drain(self, seconds: float) -> None:
+        """As `Transport.drain`, and fetch keys no longer."""
+        await self.transport.drain(seconds)
+        await self.active.close()
+
+    def abort(self) -> None:
+        """Nothing has to be ended besides the process."""
+
+    def registry(self) -> CollectorRegistry:
+        """What `/metrics` shows."""
+        return self.metrics.registry()
+
+    async def refresh(self) -> None:
+        """Metrics are always up to date."""
 
     def update_health(self) -> None:
         """Tell those who ask for health how things stand now."""

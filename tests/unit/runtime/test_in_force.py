@@ -402,11 +402,11 @@ def test_a_server_that_is_told_to_leave_says_so_and_goes_on_for_a_while(
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
         await until(lambda: server.readiness().reasons == ("draining",))
-        assert server._deciding is not None
-        assert not server._deciding._health.serving
+        assert server._serving is not None
+        assert not server._serving._health.serving
         # keys that come now change nothing
-        server._deciding.update_health()
-        assert not server._deciding._health.serving
+        server._serving.update_health()
+        assert not server._serving._health.serving
         while QuietTransport.drained is None:
             await asyncio.sleep(0.01)
         nonlocal left

@@ -1,0 +1,393 @@
+"""All workers: started, handed connections, listened to, replaced, and given one configuration together."""
+
+import asyncio
+import logging
+import os
+import pickle
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import orjson
+
+from ext_authz.config.settings import Configuration
+from ext_authz.errors import ConfigurationError
+from ext_authz.runtime.assembly import Assembly
+from ext_authz.runtime.tls import ServerCertificates
+from ext_authz.runtime.workers.channel import Message
+from ext_authz.runtime.workers.forking import Forking
+from ext_authz.runtime.workers.member import Member, State, fewest
+from ext_authz.runtime.workers.packing import pack
+from ext_authz.runtime.workers.restarts import Restarts
+from ext_authz.runtime.workers.totals import Totals
+from ext_authz.runtime.workers.worker import Fixed
+from ext_authz.telemetry.server_log import log_event
+
+__all__ = ["Fleet"]
+
+HEARTBEAT_SECONDS = 0.5
+"""Between two questions whether a worker still answers; with the answer comes what it has counted."""
+
+PREPARE_SECONDS = 60.0
+"""For a worker to compile a configuration and to try keys that are new; then nothing is changed."""
+
+IN_FORCE_SECONDS = 5.0
+"""For a worker to put in force what it has prepared; one that does not is ended at the third heartbeat after."""
+
+COUNT_SECONDS = 1.0
+"""For workers to say what they have counted, when someone scrapes."""
+
+EVEN_SECONDS = 5.0
+"""At most so often a connection is sent away because another worker has fewer."""
+
+MAX_KEPT = 1_024
+"""Connections that wait while no worker serves; as many more wait in the kernel's queue."""
+
+END_SECONDS = 10.0
+"""For a worker, after its calls have ended: to cancel those that have not, and to tell traces, counts and its log."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Fleet:
+    """Workers in numbered places; used from the event loop alone.
+
+    Attributes:
+        members: those that live.
+        restarts: how many were replaced so far, by reason.
+        configuration: in force in all that serve.
+        generation: counts up with each configuration that comes into force.
+    """
+
+    def __init__(
+        self, assembly: Assembly, packed: bytes, certificates: ServerCertificates | None, count: int, totals: Totals
+    ) -> None:
+        """Prepare; `start` starts them.
+
+        Args:
+            assembly: the first in force.
+            packed: the same, by `pack`.
+            certificates: of the listener; followed.
+            count: of workers.
+            totals: takes what they count.
+        """
+        self.members: dict[int, Member] = {}
+        self.restarts = Counter({"crashed": 0, "hung": 0, "left": 0})
+        self.configuration: Configuration = assembly.configuration
+        self.generation = 1
+        listener, telemetry = assembly.configuration.listener, assembly.configuration.telemetry
+        self._fixed = Fixed(listener, telemetry, None if certificates is None else certificates.material)
+        self._certificates = certificates
+        self._packed = packed
+        self._count = count
+        self._totals = totals
+        self._silence = max(2, round(listener.worker_timeout / HEARTBEAT_SECONDS))
+        self._forking = Forking(self._forked, self._process_ended)
+        self._restarts = {number: Restarts() for number in range(1, count + 1)}
+        self._waiting: list[socket.socket] = []
+        self._keys: dict[str, Message] = {}
+        self._serial = 0
+        self._connection = 0
+        self._pings = 0
+        self._heard: dict[int, int] = {}
+        self._evened_at = 0.0
+        self._stopping = False
+        self._codes: dict[int, int] = {}
+        self._changed = asyncio.Event()
+        self._heart: asyncio.Task[None] | None = None
+        self._logging: set[asyncio.Task[None]] = set()
+
+    # beginning and end
+
+    def start(self) -> None:
+        """Start every worker; they serve when they say so."""
+        if self._certificates is not None:
+            self._certificates.on_replace = self._renew
+        for number in self._restarts:
+            self._start_one(number)
+        self._heart = asyncio.create_task(self._beat())
+
+    def leave(self) -> None:
+        """Have all say that nothing should come any more."""
+        self._tell_all("leave")
+
+    async def drain(self, seconds: float) -> None:
+        """Have all finish what they do and end, at most after `seconds`; what is left then is ended."""
+        self._stopping = True
+        for member in self.members.values():
+            member.state = State.LEAVING
+        self._tell_all("drain", seconds=seconds)
+        await self._until(lambda: not self.members, seconds + END_SECONDS)
+        self.kill()
+        await self._until(lambda: not self.members, 1.0)
+        if self._heart is not None:
+            self._heart.cancel()
+        for accepted in self._waiting:
+            accepted.close()
+        self._waiting.clear()
+        self._forking.close()
+
+    def kill(self) -> None:
+        """End all at once."""
+        self._stopping = True
+        for member in self.members.values():
+            member.kill()
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not condition():
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                return condition()
+        return True
+
+    # connections
+
+    def hand(self, accepted: socket.socket) -> None:
+        """Give a connection to the worker that has the fewest; it waits while none serves."""
+        member = fewest(self.members.values())
+        if member is not None:
+            self._connection += 1
+            member.hand(self._connection, accepted)
+        elif len(self._waiting) < MAX_KEPT:
+            self._waiting.append(accepted)
+        else:
+            accepted.close()
+
+    def pids(self) -> list[int]:
+        """Of the supervisor, which comes first, and of everything it has started; may be asked by another thread."""
+        workers = [member.pid for member in self.members.copy().values()]
+        return [os.getpid(), *(pid for pid in (self._forking.pid, *workers) if pid is not None)]
+
+    @property
+    def connections(self) -> int:
+        """Of all workers."""
+        return sum(member.connections for member in self.members.values())
+
+    def _hand_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for accepted in waiting:
+            self.hand(accepted)
+
+    def _even(self) -> None:
+        """Have a client connect anew where its worker has at least two connections more than another one.
+
+        After a worker was replaced its connections are with the others, and clients that keep theirs would leave it idle.
+        """
+        serving = [member for member in self.members.values() if member.state is State.SERVING]
+        now = time.monotonic()
+        if len(serving) < self._count or now - self._evened_at < EVEN_SECONDS or self._stopping:
+            return
+        fullest = max(serving, key=lambda member: member.connections)
+        surplus = fullest.connections - min(member.connections for member in serving)
+        if surplus >= 2:
+            self._evened_at = now
+            fullest.send("send_away", count=surplus // 2)
+
+    # one configuration
+
+    @property
+    def ready_workers(self) -> list[Member]:
+        """Those that take connections and are ready by themselves."""
+        return [member for member in self.members.values() if member.state is State.SERVING and not member.reasons]
+
+    async def replace(self, assembly: Assembly) -> None:
+        """Put `assembly` in force in all workers, once each has it ready; as `InForce.replace`."""
+        packed = await asyncio.to_thread(pack, assembly)
+        asked = [member for member in self.members.values() if member.state is State.SERVING]
+        revision = self.generation + 1
+        loop = asyncio.get_running_loop()
+        for member in asked:
+            member.prepared = loop.create_future()
+            member.send("prepare", packed, revision=revision)
+        problems = await self._prepared(asked)
+        if problems:
+            self._tell_all("abandon")
+            raise ConfigurationError(problems)
+        self.generation, self._packed, self.configuration = revision, packed, assembly.configuration
+        self._keys = {name: message for name, message in self._keys.items() if name in assembly.configuration.issuers}
+        for member in asked:
+            member.send("put_in_force", revision=revision)
+        for member in self.members.values():
+            if member.state is State.SERVING and member not in asked:
+                # it began to serve meanwhile
+                member.state = State.STARTING
+                member.send("prepare", packed, revision=revision)
+        await self._until(
+            lambda: all(m.revision == revision for m in asked if m.serial in self.members), IN_FORCE_SECONDS
+        )
+
+    async def _prepared(self, asked: list[Member]) -> tuple[str, ...]:
+        futures = [member.prepared for member in asked if member.prepared is not None]
+        if futures:
+            await asyncio.wait(futures, timeout=PREPARE_SECONDS)
+        problems: dict[str, None] = {}
+        for member, future in zip(asked, futures, strict=True):
+            if not future.done():
+                problems[f"worker {member.number} has not prepared the configuration in {PREPARE_SECONDS:.0f} s"] = None
+            else:
+                # one that ended has nothing against it: its successor starts with what is in force then
+                problems.update(dict.fromkeys(future.result() or ()))
+        return tuple(problems)
+
+    def _renew(self) -> None:
+        if self._certificates is not None:
+            self._fixed = replace(self._fixed, certificates=self._certificates.material)
+            self._tell_all("certificates", pickle.dumps(self._fixed.certificates))
+
+    # what workers say
+
+    def _receive(self, member: Member, message: Message) -> None:
+        match message.kind:
+            case "pong":
+                self._pong(member, message)
+            case "taken":
+                member.taken(message.fields["number"])
+            case "ended":
+                member.ended()
+            case "serving" | "in_force":
+                self._serves(member, message.fields["revision"])
+            case "prepared":
+                self._has_prepared(member, message)
+            case "keys":
+                self._share(member, message)
+            case "leaving":
+                member.state = State.LEAVING
+            case "gone":
+                self._gone(member)
+        self._changed.set()
+
+    def _pong(self, member: Member, message: Message) -> None:
+        member.silent = 0
+        member.reasons, member.notes = tuple(message.fields["reasons"]), tuple(message.fields["notes"])
+        if message.payload:
+            counts = orjson.loads(message.payload)
+            self._totals.add(member.serial, counts["counted"], counts["stands"])
+        self._heard[member.serial] = max(self._heard.get(member.serial, 0), message.fields["number"])
+
+    def _serves(self, member: Member, revision: int) -> None:
+        member.revision = revision
+        if revision != self.generation:
+            # a configuration came into force while this one started
+            member.send("prepare", self._packed, revision=self.generation)
+        elif member.state is State.STARTING and not self._stopping:
+            member.state = State.SERVING
+            member.served_since = member.served_since or time.monotonic()
+            self._hand_waiting()
+
+    def _has_prepared(self, member: Member, message: Message) -> None:
+        revision, problems = message.fields["revision"], tuple(message.fields["problems"])
+        if member.state is State.STARTING and revision == self.generation and not problems:
+            member.send("put_in_force", revision=revision)
+        elif member.prepared is not None and not member.prepared.done() and revision > self.generation:
+            member.prepared.set_result(problems)
+
+    def _share(self, member: Member, message: Message) -> None:
+        name = message.fields["source"][0]
+        self._keys[name] = message
+        for other in self.members.values():
+            if other is not member:
+                other.send("keys", message.payload, **message.fields)
+
+    # life and death
+
+    def _start_one(self, number: int) -> None:
+        if self._stopping:
+            return
+        self._serial += 1
+        member = Member(self._serial, number)
+        self.members[member.serial] = member
+        patience = self.configuration.listener.drain_seconds + END_SECONDS
+        member.channel = self._forking.fork(
+            member.serial, number, patience, lambda message: self._receive(member, message)
+        )
+        member.send("setup", pickle.dumps(self._fixed))
+        for message in self._keys.values():
+            member.send("keys", message.payload, **message.fields)
+        member.send("begin", self._packed, revision=self.generation)
+
+    def _forked(self, serial: int, pid: int) -> None:
+        member = self.members.get(serial)
+        if member is not None:
+            member.pid = pid
+
+    def _process_ended(self, pid: int, code: int) -> None:
+        self._codes[pid] = code
+        self._changed.set()
+
+    def _gone(self, member: Member) -> None:
+        del self.members[member.serial]
+        self._heard.pop(member.serial, None)
+        self._totals.ended(member.serial)
+        if member.prepared is not None and not member.prepared.done():
+            member.prepared.set_result(None)
+        # it has closed its socket, and nothing else of it is to go on
+        member.kill()
+        for accepted in member.given_back():
+            self.hand(accepted)
+        if not self._stopping:
+            reason = "hung" if member.killed else "left" if member.state is State.LEAVING else "crashed"
+            self.restarts[reason] += 1
+            pause = self._restarts[member.number].pause(member.served_seconds)
+            asyncio.get_running_loop().call_later(pause, self._start_one, member.number)
+            self._log_end(member, reason, pause)
+
+    def _log_end(self, member: Member, reason: str, pause: float) -> None:
+        async def log() -> None:
+            # the nursery says how it ended a moment after its socket was closed
+            await self._until(lambda: member.pid in self._codes, 0.5)
+            code = self._codes.pop(member.pid or 0, None)
+            level = logging.INFO if reason == "left" else logging.ERROR
+            log_event(
+                _logger,
+                level,
+                "a worker ended and is replaced",
+                ended_worker=member.number,
+                pid=member.pid,
+                reason=reason,
+                exit_code=code,
+                served_seconds=round(member.served_seconds, 3),
+                pause_seconds=pause,
+            )
+
+        self._logging.add(task := asyncio.create_task(log()))
+        task.add_done_callback(self._logging.discard)
+
+    # heartbeats
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            # counted in heartbeats, not in seconds: when the whole machine stood still, nobody is to blame
+            for member in list(self.members.values()):
+                member.silent += 1
+                member.behind = member.behind + 1 if self._is_behind(member) else 0
+                if member.silent > self._silence or member.behind > IN_FORCE_SECONDS / HEARTBEAT_SECONDS:
+                    member.killed = True
+                    member.kill()
+            self._ping()
+            self._even()
+
+    def _is_behind(self, member: Member) -> bool:
+        return member.state is State.SERVING and member.revision != self.generation
+
+    def _ping(self) -> None:
+        self._pings += 1
+        self._tell_all("ping", number=self._pings)
+
+    async def count(self) -> None:
+        """Have all say what they have counted; returns when they have, or after COUNT_SECONDS."""
+        self._ping()
+        number, asked = self._pings, list(self.members)
+        await self._until(
+            lambda: all(self._heard.get(serial, 0) >= number for serial in asked if serial in self.members),
+            COUNT_SECONDS,
+        )
+
+    def _tell_all(self, kind: str, payload: bytes = b"", **fields: object) -> None:
+        for member in list(self.members.values()):
+            member.send(kind, payload, **fields)

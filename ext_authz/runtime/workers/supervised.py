@@ -1,0 +1,168 @@
+"""What a server with several workers serves with, in place of `Deciding`: it decides nothing itself."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ext_authz.runtime.admin import Readiness
+from ext_authz.runtime.assembly import Assembly
+from ext_authz.runtime.listening import Listening
+from ext_authz.runtime.tls import ServerCertificates
+from ext_authz.runtime.workers.accepting import Accepting
+from ext_authz.runtime.workers.fleet import Fleet
+from ext_authz.runtime.workers.packing import pack
+from ext_authz.runtime.workers.processes import ProcessesCollector
+from ext_authz.runtime.workers.totals import Totals
+from ext_authz.telemetry.line_sink import LineSink
+from ext_authz.telemetry.metrics import Metrics
+
+__all__ = ["Supervised"]
+
+
+class Supervised:
+    """The address, the workers behind it, and what is told about them; used from the event loop alone.
+
+    Attributes:
+        metrics: of all workers together.
+        in_force: the configuration.
+    """
+
+    def __init__(
+        self, assembly: Assembly, certificates: ServerCertificates | None, sink: LineSink, *, workers: int
+    ) -> None:
+        """Prepare; `start` serves.
+
+        Args:
+            assembly: the first in force.
+            certificates: of the listener, None for plain text.
+            sink: takes the supervisor's own log.
+            workers: how many.
+        """
+        self.metrics = Metrics()
+        self.metrics.log_dropped = lambda: sink.dropped
+        self.in_force = Fleet(assembly, pack(assembly), certificates, workers, Totals(self.metrics))
+        self._listener = assembly.configuration.listener
+        self._workers = workers
+        self._accepting: Accepting | None = None
+        self._was_ready = False
+
+    @property
+    def log(self) -> None:
+        """Decisions are logged by the workers."""
+        return
+
+    async def start(self) -> str:
+        """Listen, and start the workers. Returns the address with its real port.
+
+        Raises:
+            OSError: it cannot be bound.
+        """
+        listening = await asyncio.to_thread(Listening.open, self._listener.address)
+        self._accepting = Accepting(listening, self._hand)
+        self.in_force.start()
+        return listening.address
+
+    async def run(self) -> None:
+        """Nothing to do besides what the workers do."""
+
+    def registry(self) -> CollectorRegistry:
+        """What `/metrics` shows: what one process would show, and the workers."""
+        registry = CollectorRegistry()
+        registry.register(self.metrics)
+        registry.register(_WorkersCollector(self.in_force))
+        registry.register(ProcessesCollector(self.in_force.pids))
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        return registry
+
+    async def refresh(self) -> None:
+        """Ask the workers what they have counted."""
+        await self.in_force.count()
+        self.metrics.generation = self.in_force.generation
+
+    def readiness(self) -> Readiness:
+        """Ready for the first time when all workers are, and from then on while any serves.
+
+        A rollout is to go on only at full strength. But to take a replica out because one of its workers is being replaced
+        would take the others from those who need them.
+        """
+        members = sorted(self.in_force.members.values(), key=lambda member: member.number)
+        ready = self.in_force.ready_workers
+        self._was_ready = self._was_ready or len(ready) == self._workers
+        notes: dict[str, None] = {}
+        if len(ready) < self._workers:
+            notes[f"{len(ready)} of {self._workers} workers serve"] = None
+        for member in members:
+            if member.revision not in {0, self.in_force.generation}:
+                notes[
+                    f"worker {member.number} decides by configuration {member.revision}, not {self.in_force.generation}"
+                ] = None
+            notes.update(dict.fromkeys(member.notes))
+        reasons: dict[str, None] = {}
+        if not self._was_ready:
+            reasons.update(dict.fromkeys(reason for member in members for reason in member.reasons))
+            if not reasons:
+                reasons["not all workers serve"] = None
+        elif not any(member.is_serving for member in members):
+            reasons["no worker serves"] = None
+        return Readiness(tuple(reasons), tuple(notes))
+
+    def update_health(self) -> None:
+        """Workers answer health checks by themselves."""
+
+    def end_health(self) -> None:
+        """As `update_health`."""
+
+    def leave(self) -> None:
+        """Have the workers say that nothing should come here any more, and answer what comes all the same."""
+        self.in_force.leave()
+
+    async def drain(self, seconds: float) -> None:
+        """As `Transport.drain`, with the end of the workers."""
+        if self._accepting is not None:
+            self._accepting.close()
+        await self.in_force.drain(seconds)
+
+    def abort(self) -> None:
+        """End all workers at once."""
+        self.in_force.kill()
+
+    async def close(self) -> None:
+        """Nothing is left after `drain`."""
+
+    def _hand(self, accepted: socket.socket) -> None:
+        if self.in_force.connections >= self._listener.maximum_connections:
+            accepted.close()
+        else:
+            self.in_force.hand(accepted)
+
+
+class _WorkersCollector(Collector):
+    """The workers themselves."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        members = sorted(self._fleet.members.copy().values(), key=lambda member: member.number)
+        yield GaugeMetricFamily(
+            "ext_authz_workers", "Workers that serve.", value=sum(member.is_serving for member in members)
+        )
+        restarts = CounterMetricFamily("ext_authz_worker_restarts", "Workers that were replaced.", labels=["reason"])
+        for reason, count in self._fleet.restarts.copy().items():
+            restarts.add_metric([reason], count)
+        yield restarts
+        connections = GaugeMetricFamily(
+            "ext_authz_worker_connections", "Connections that a worker has.", labels=["worker"]
+        )
+        generations = GaugeMetricFamily(
+            "ext_authz_worker_configuration_generation", "Configuration that a worker decides by.", labels=["worker"]
+        )
+        for member in members:
+            connections.add_metric([str(member.number)], member.connections)
+            generations.add_metric([str(member.number)], member.revision)
+        yield from (connections, generations)
