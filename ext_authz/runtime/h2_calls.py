@@ -14,6 +14,7 @@ from ext_authz.runtime.h2_head import Head
 from ext_authz.runtime.h2_stream import Stream
 from ext_authz.runtime.health import HEALTH_SERVICE, Health
 from ext_authz.runtime.transport import CHECK_METHOD, CheckCall
+from ext_authz.runtime.turns import Turns
 
 __all__ = ["ServedCalls"]
 
@@ -23,7 +24,11 @@ _logger = logging.getLogger(__name__)
 
 
 class ServedCalls:
-    """`h2_connection.Calls` for the whole server."""
+    """`h2_connection.Calls` for the whole server.
+
+    Attributes:
+        later: for connections that have brought more than can be answered at once.
+    """
 
     def __init__(self, check: CheckCall, health: Health) -> None:
         """Wire up.
@@ -35,6 +40,7 @@ class ServedCalls:
         self._check = check
         self._health = health
         self._waiting: set[asyncio.Future[bytes | None]] = set()
+        self.later = Turns().add
         self._methods: dict[bytes, _Method] = {
             CHECK_METHOD.encode(): self._start_check,
             f"/{HEALTH_SERVICE}/Check".encode(): self._start_health_check,

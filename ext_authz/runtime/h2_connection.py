@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from ext_authz.runtime.grpc_frame import CallRefused, MessageBuffer, take_message
-from ext_authz.runtime.h2_answers import DEFAULT_WINDOW, Answers
+from ext_authz.runtime.h2_answers import DEFAULT_WINDOW
 from ext_authz.runtime.h2_frame import (
     ACK,
     END_HEADERS,
@@ -32,7 +32,9 @@ from ext_authz.runtime.h2_frame import (
     unpadded,
 )
 from ext_authz.runtime.h2_head import HEADER_LIST_BYTES, MAX_BLOCK_BYTES, Head, HeadDecoder, Malformed
+from ext_authz.runtime.h2_intake import Intake
 from ext_authz.runtime.h2_stream import Stream, holds_too_much
+from ext_authz.runtime.turns import Work
 
 __all__ = ["Calls", "Connection"]
 
@@ -59,8 +61,12 @@ class Calls(Protocol):
         """Answer `message` with `answer`, `send`, `finish` or `refuse`, now or later."""
         ...
 
+    def later(self, work: Work) -> None:
+        """As `Turns.add`."""
+        ...
 
-class Connection(Answers, asyncio.Protocol):
+
+class Connection(Intake, asyncio.Protocol):
     """Bytes in, calls out; and back."""
 
     def __init__(
@@ -75,13 +81,12 @@ class Connection(Answers, asyncio.Protocol):
             known: holds this connection from its beginning to its end.
             ended: told when it is there no longer.
         """
-        super().__init__()
+        super().__init__(calls.later)
         self._calls = calls
         self._ceiling = ceiling
         self._maximum_streams = maximum_streams
         self._known = known
         self._ended = ended
-        self._buffer = b""
         self._greeted = False
         # the one kind of frame that may come next, if only one may
         self._only: int | None = Kind.SETTINGS
@@ -135,27 +140,6 @@ class Connection(Answers, asyncio.Protocol):
         self._known.discard(self)
         self._ended()
 
-    def pause_writing(self) -> None:
-        """The client does not read: read nothing from it either."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        """Take what came, and send what there is to say to it."""
-        self._in_batch = True
-        try:
-            self._receive(self._buffer + data if self._buffer else data)
-        except ConnectionFault as fault:
-            self._fail(fault.code)
-        finally:
-            self._in_batch = False
-        self.flush()
-
     # the server's side
 
     def drain(self) -> None:
@@ -176,11 +160,13 @@ class Connection(Answers, asyncio.Protocol):
 
     # frames
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, until: float) -> bool:
+        data = self._buffer
         at, end = 0, len(data)
         if not self._greeted:
             at = self._greet(data)
-        while self._greeted and end - at >= 9:
+        more = False
+        while self._greeted and end - at >= 9 and not more:
             high, low, kind, flags, number = FRAME_HEAD.unpack_from(data, at)
             if high or low > MAX_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
@@ -196,7 +182,9 @@ class Connection(Answers, asyncio.Protocol):
             if handle is not None:
                 handle(flags, number & MAX_STREAM_ID, data[at + 9 : following])
             at = following
+            more = time.perf_counter() > until
         self._buffer = data[at:]
+        return more and end - at >= 9
 
     def _greet(self, data: bytes) -> int:
         if not data.startswith(PREFACE[: len(data)]):

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import h2.config
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from support.raw_h2 import PREFACE, frame, http2_frame
 
 from ext_authz.runtime import h2_stream as module
+from ext_authz.runtime import turns
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
 from ext_authz.runtime.h2_head import HeadDecoder, Malformed
@@ -21,6 +24,14 @@ from ext_authz.runtime.health import Health
 from ext_authz.runtime.transport import CHECK_METHOD
 
 HELLO = PREFACE + http2_frame(4, 0, 0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_slice() -> Iterator[None]:
+    """All that comes is taken at once, however slow the machine: there is no event loop that would go on later."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "SLICE_SECONDS", inf)
+        yield
 
 
 class Wire:

@@ -1,0 +1,85 @@
+"""How one HTTP/2 connection takes in what comes: a slice at a time, so that many requests on one keep no other waiting.
+
+A client can send a thousand requests at once. Without slices they would all be decided before any other connection is
+read, and who came with one request would wait for all of them.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from ext_authz.runtime import turns
+from ext_authz.runtime.h2_answers import Answers
+from ext_authz.runtime.h2_frame import ConnectionFault, ErrorCode
+
+__all__ = ["Intake"]
+
+
+class Intake(Answers, ABC):
+    """The receiving side of a connection, as the event loop sees it."""
+
+    def __init__(self, later: Callable[[turns.Work], None]) -> None:
+        """Nothing has come; `later` is `Turns.add`."""
+        super().__init__()
+        self._later = later
+        self._buffer = b""
+        # requests that have come wait for their turn, so no more are read
+        self._behind = False
+        self._client_reads = True
+
+    def pause_writing(self) -> None:
+        """The client does not read: read nothing from it either."""
+        self._client_reads = False
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._client_reads = True
+        self._read_again()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, or as much as a slice allows."""
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._behind or not self._take():
+            return
+        self._behind = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._later(self._go_on)
+
+    def _take(self) -> bool:
+        """Take from the buffer, send what there is to say to it, and tell whether more is there than a slice allowed."""
+        more = False
+        self._in_batch = True
+        try:
+            more = self._receive(time.perf_counter() + turns.SLICE_SECONDS)
+        except ConnectionFault as fault:
+            self._fail(fault.code)
+        finally:
+            self._in_batch = False
+        self.flush()
+        return more
+
+    def _go_on(self) -> bool:
+        if self._transport is not None and self._take():
+            return True
+        self._behind = False
+        self._read_again()
+        return False
+
+    def _read_again(self) -> None:
+        if self._client_reads and not self._behind and self._transport is not None:
+            self._transport.resume_reading()
+
+    @abstractmethod
+    def _receive(self, until: float) -> bool:
+        """Take from the buffer until then, by `time.perf_counter()`, and tell whether more is there.
+
+        Raises:
+            ConnectionFault: the connection cannot go on.
+        """
+
+    @abstractmethod
+    def _fail(self, code: ErrorCode) -> None:
+        """End the connection."""
