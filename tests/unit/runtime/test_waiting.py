@@ -1,0 +1,168 @@
+"""Those who wait for one key go on a few at a time, and nobody else waits for them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ext_authz.decision import Allow, Decision
+from ext_authz.denials import Denials, DenialSettings
+from ext_authz.errors import Reason
+from ext_authz.facts import RequestFacts
+from ext_authz.need import KeysNeeded, Need
+from ext_authz.runtime import waiting as module
+from ext_authz.runtime.waiting import RESUMED_AT_ONCE, Waiting
+
+FACTS = cast("RequestFacts", None)
+NEED = KeysNeeded("corp", "k1")
+
+
+class World:
+    """Keys that come when a test says, and an authorizer that counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "authorize", self.authorize)
+        self.snapshot: Any = SimpleNamespace(denials=Denials(DenialSettings()))
+        self.come = asyncio.Event()
+        self.tried: list[KeysNeeded] = []
+        self.fault: Exception | None = None
+        self.decided = 0
+        self.lacking: list[Need] = []
+        self.waiting = Waiting(self, self, default_deadline=30.0)
+
+    def authorize(self, _facts: object, _snapshot: object, _now: float, unmet: frozenset[Need]) -> Decision | Need:
+        self.decided += 1
+        if self.lacking and self.lacking[0] not in unmet:
+            return self.lacking[0]
+        return Allow(Reason.OK)
+
+    def may_fetch(self, need: Need, now: float) -> bool:
+        raise AssertionError((need, now))
+
+    async def fulfil(self, need: Need, deadline: float) -> None:
+        del deadline
+        self.tried.append(need)
+        await self.come.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    def calls(self, count: int, need: Need = NEED, deadline: float | None = None) -> list[asyncio.Task[Decision]]:
+        return [asyncio.create_task(self.waiting.decide(FACTS, need, deadline)) for _ in range(count)]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, scenario: Callable[[World], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        await scenario(World(monkeypatch))
+
+    asyncio.run(whole())
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_many_who_wait_for_one_issuer_cost_one_try_and_go_on_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        calls = world.calls(50 * RESUMED_AT_ONCE)
+        await turns(3)
+        assert world.tried == [NEED]
+        assert world.decided == 0
+        world.come.set()
+        most = before = 0
+        while not all(call.done() for call in calls):
+            await turns(1)
+            most, before = max(most, world.decided - before), world.decided
+        assert most == RESUMED_AT_ONCE
+        assert world.decided == len(calls)
+        assert {call.result().reason for call in calls} == {Reason.OK}
+
+    run(monkeypatch, scenario)
+
+
+def test_who_comes_while_it_is_tried_waits_with_the_others_and_other_issuers_are_tried_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = KeysNeeded("partner", "k1")
+
+    async def scenario(world: World) -> None:
+        calls = world.calls(1)
+        await turns(3)
+        calls += world.calls(1, KeysNeeded("corp", "k2")) + world.calls(1, other)
+        await turns(3)
+        assert world.tried == [NEED, other]
+        world.come.set()
+        await asyncio.gather(*calls)
+        await asyncio.gather(*world.calls(1))
+        assert world.tried == [NEED, other, NEED]
+
+    run(monkeypatch, scenario)
+
+
+def test_what_is_lacking_after_a_try_is_tried_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        second = KeysNeeded("corp", "k2")
+        world.come.set()
+        world.lacking.append(second)
+        (call,) = world.calls(1)
+        assert (await call).reason is Reason.OK
+        assert world.tried == [NEED, second]
+
+    run(monkeypatch, scenario)
+
+
+def test_one_more_than_may_wait_is_denied_at_once_and_there_is_room_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+
+    async def scenario(world: World) -> None:
+        calls = world.calls(3)
+        await turns(3)
+        (refused,) = world.calls(1)
+        assert (await refused).reason is Reason.SIGNING_KEYS_UNAVAILABLE
+        world.come.set()
+        await asyncio.gather(*calls)
+        assert (await world.calls(1)[0]).reason is Reason.OK
+
+    run(monkeypatch, scenario)
+
+
+def test_who_has_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        calls = world.calls(3 * RESUMED_AT_ONCE)
+        await turns(3)
+        for call in calls[:-1]:
+            call.cancel()
+        world.come.set()
+        assert (await calls[-1]).reason is Reason.OK
+        assert world.decided == 1
+        assert all(call.cancelled() for call in calls[:-1])
+
+    run(monkeypatch, scenario)
+
+
+def test_a_try_that_fails_is_told_and_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(world: World) -> None:
+        world.fault = RuntimeError("broken")
+        world.come.set()
+        decisions = await asyncio.gather(*world.calls(2))
+        assert [decision.reason for decision in decisions] == [Reason.OK, Reason.OK]
+
+    run(monkeypatch, scenario)
+    assert [record.getMessage() for record in caplog.records] == ["keys could not be tried"]
+
+
+def test_keys_of_two_issuers_that_come_at_once_let_all_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        calls = world.calls(2 * RESUMED_AT_ONCE) + world.calls(2 * RESUMED_AT_ONCE, KeysNeeded("partner", None))
+        await turns(3)
+        world.come.set()
+        await asyncio.gather(*calls)
+        assert world.decided == len(calls)
+
+    run(monkeypatch, scenario)
