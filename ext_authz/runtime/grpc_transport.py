@@ -9,6 +9,7 @@ from grpc import aio
 
 from ext_authz.config.settings import ListenerSettings
 from ext_authz.errors import Refusal
+from ext_authz.runtime.connection_limit import affordable
 from ext_authz.runtime.health import AUTHORIZATION_SERVICE, HEALTH_SERVICE, Health
 from ext_authz.runtime.tls import ServerCertificates
 from ext_authz.runtime.transport import CheckCall, message_ceiling
@@ -69,6 +70,7 @@ class GrpcTransport:
             options=(
                 ("grpc.max_receive_message_length", message_ceiling(listener.maximum_message_bytes)),
                 ("grpc.max_concurrent_streams", listener.maximum_concurrent_streams),
+                ("grpc.max_allowed_incoming_connections", affordable(listener.maximum_connections)),
                 # two servers on one port would share the calls by chance: the second must fail loudly
                 ("grpc.so_reuseport", 0),
                 *_KEEPALIVE,

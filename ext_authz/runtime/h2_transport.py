@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from ext_authz.config.settings import ListenerSettings
+from ext_authz.runtime.connection_limit import ConnectionLimit, affordable
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import Connection
 from ext_authz.runtime.health import Health
@@ -59,6 +60,7 @@ class H2Transport:
         listening: Listening | None = None,
         *,
         on_end: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; `start` listens.
 
@@ -69,7 +71,8 @@ class H2Transport:
             certificates: for TLS, None for plain text.
             listening: sockets that someone else bound and closes, or none at all where someone else accepts and
                 connections are handed to `adopt`; None to bind them here.
-            on_end: told of the end of each connection, also of one whose handshake failed.
+            on_end: told of the end of each connection, also of one whose handshake failed or that was refused.
+            on_refused: told of each connection that was one too many.
         """
         self._listener = listener
         self._certificates = certificates
@@ -80,6 +83,7 @@ class H2Transport:
         self._accepting: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
         self._on_end = on_end
+        self._limit = ConnectionLimit(listener.maximum_connections, on_refused)
         self._empty = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -104,6 +108,7 @@ class H2Transport:
                 loop.call_soon_threadsafe(self._renew)
 
             self._certificates.on_replace = renew
+        self._limit.maximum = affordable(self._listener.maximum_connections)
         for listener in listening.sockets:
             loop.add_reader(listener, self._accept, listener)
         self._sweeping = asyncio.create_task(self._sweep())
@@ -161,6 +166,9 @@ class H2Transport:
 
     def adopt(self, accepted: socket.socket) -> None:
         """Serve a connection that has been accepted; it belongs to the transport from now on."""
+        if not self._limit.admit(accepted):
+            self._on_end()
+            return
         accepted.setblocking(False)
         task = asyncio.create_task(self._connect(accepted))
         self._accepting.add(task)
@@ -186,6 +194,7 @@ class H2Transport:
         except (OSError, asyncio.CancelledError):
             # a handshake that failed, which is for the client to say, or the drain
             accepted.close()
+            self._limit.release()
             self._on_end()
 
     def _connection(self) -> Connection:
@@ -200,6 +209,7 @@ class H2Transport:
     def _ended(self) -> None:
         if not self._connections:
             self._empty.set()
+        self._limit.release()
         self._on_end()
 
     def _renew(self) -> None:

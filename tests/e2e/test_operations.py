@@ -14,6 +14,7 @@ from envoy_data_plane.envoy.config.core.v3 import Node
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions
 from envoy_data_plane.google.protobuf import Any as Packed
 from support.envoy_secrets import Secrets
+from support.fronts import without_retries
 from support.jwks_endpoint import JwksEndpoint
 from support.mesh import BILLING, CALLER, HOST, Mesh, bound_token, mesh_policy, mesh_spec, wait_for
 from support.pki import Leaf, authority, ec_key
@@ -40,7 +41,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_load_tells_what_it_was_not_answered(folders: tuple[Path, Path]) -> None:
     with (
         ServerProcess(folders[0], mesh_spec(), policy__yaml=mesh_policy()) as server,
-        Mesh(folders[1], [server.address]) as mesh,
+        Mesh(folders[1], [server.address], edit=without_retries) as mesh,
     ):
         with mesh.load() as load:
             load.wait_for_answers(60)
@@ -74,7 +75,7 @@ def test_policies_that_change_every_second_fail_no_request(folders: tuple[Path, 
     versions = Versions()
     with (
         ServerProcess(folders[0], mesh_spec(), policy__yaml=mesh_policy("one")) as server,
-        Mesh(folders[1], [server.address]) as mesh,
+        Mesh(folders[1], [server.address], edit=without_retries) as mesh,
         mesh.load(mesh.usual_asks(versions.verify)) as load,
     ):
         reloads, failures = (f'ext_authz_reloads_total{{result="{result}"}}' for result in ("success", "failure"))
@@ -134,6 +135,7 @@ class Rotation:
         self.mesh = Mesh(envoy_folder, [address], edit=self._edit)
 
     def _edit(self, config: Bootstrap) -> None:
+        without_retries(config)
         assert config.static_resources is not None
         # Envoy takes secrets that change only when it knows what to call itself
         config.node = Node(id="edge", cluster="edge")
@@ -292,7 +294,7 @@ def test_replacing_one_server_after_the_other_fails_no_request(replicas: Replica
     def healthy(count: int) -> Callable[[], bool]:
         return lambda: mesh.stat("membership_healthy") == count
 
-    with Mesh(folders[1], addresses, health_checks=True) as mesh:
+    with Mesh(folders[1], addresses, health_checks=True, edit=without_retries) as mesh:
         wait_for(healthy(2), "both servers are healthy")
         with mesh.load() as load:
             load.wait_for_answers(100)
@@ -340,7 +342,7 @@ def test_keys_that_cannot_be_fetched_for_ten_minutes_fail_no_request(folders: tu
             "timeout_seconds": 1,
         }
         server = ServerProcess(folders[0], mesh_spec(issuers=[issuer], key_fetch=fetching), policy__yaml=mesh_policy())
-        with server, Mesh(folders[1], [server.address]) as mesh:
+        with server, Mesh(folders[1], [server.address], edit=without_retries) as mesh:
             state = 'ext_authz_key_source_state{{issuer="corp",state="{}"}}'.format
             age, failing = (
                 'ext_authz_key_set_age_seconds{issuer="corp"}',

@@ -174,9 +174,16 @@ def running(kind: Kind, certificates: ServerCertificates | None = None, **listen
         server.thread.close()
 
 
-def call(channel: grpc.Channel, request: bytes, method: str = CHECK_METHOD, timeout: float | None = 10.0) -> bytes:
-    """One unary call."""
-    response = channel.unary_unary(method, None, None)(request, timeout=timeout)
+def call(
+    channel: grpc.Channel,
+    request: bytes,
+    method: str = CHECK_METHOD,
+    timeout: float | None = 10.0,
+    *,
+    wait_for_ready: bool = False,
+) -> bytes:
+    """One unary call; with `wait_for_ready` connections that fail are made anew until `timeout`."""
+    response = channel.unary_unary(method, None, None)(request, timeout=timeout, wait_for_ready=wait_for_ready)
     assert isinstance(response, bytes)
     return response
 
