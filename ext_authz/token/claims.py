@@ -61,8 +61,8 @@ def verify_claims(claims: Mapping[str, JsonValue], issuer: Issuer) -> VerifiedTo
     if not issuer.any_audience and issuer.audiences.isdisjoint(audiences):
         raise Refusal(Reason.AUDIENCE_MISMATCH, "the token is meant for another audience")
     token = VerifiedToken(
-        issuer_name=issuer.name,
-        issuer=issuer.issuer,
+        issuer.name,
+        issuer.issuer,
         subject=_text(claims["sub"]),
         client_id=_shared(_text(claims[issuer.client_id_claim])) if issuer.client_id_claim in claims else None,
         audiences=_shared(audiences),
@@ -127,6 +127,8 @@ def _is_identifier(value: str) -> bool:
 def _audiences(claims: Mapping[str, JsonValue]) -> tuple[str, ...]:
     # RFC 7519 §4.1.3: an array of strings, or one string
     value = claims["aud"]
+    if isinstance(value, str) and _is_identifier(value):
+        return (value,)
     items = (value,) if isinstance(value, str) else value
     if not isinstance(items, tuple) or not 0 < len(items) <= MAX_AUDIENCES:
         raise Refusal(Reason.CLAIM_MALFORMED, f"the claim `aud` is not a string or an array of 1 to {MAX_AUDIENCES}")
@@ -142,15 +144,20 @@ def _scopes(claims: Mapping[str, JsonValue], issuer: Issuer) -> frozenset[str]:
         return frozenset()
     value = claims[issuer.scope_claim]
     if isinstance(value, str):
-        if value and (len(value) > MAX_SCOPE_CHARACTERS or not _SCOPE.fullmatch(value)):
-            raise Refusal(Reason.CLAIM_MALFORMED, "the scope is not a list of scope tokens separated by single spaces")
-        return _shared(frozenset(value.split(" ") if value else ()))
+        return _scope_tokens(value)
     if not issuer.scope_array or not isinstance(value, tuple) or len(value) > MAX_SCOPES:
         raise Refusal(Reason.CLAIM_MALFORMED, "the scope is neither a string nor an array that the issuer may send")
     scopes = frozenset(item for item in value if isinstance(item, str) and _SCOPE_TOKEN_ONLY.fullmatch(item))
     if not all(isinstance(item, str) and item in scopes for item in value):
         raise Refusal(Reason.CLAIM_MALFORMED, "a member of the scope array is not a scope token")
     return _shared(scopes)
+
+
+@lru_cache(maxsize=_SHARED_VALUES)
+def _scope_tokens(scope: str) -> frozenset[str]:
+    if scope and (len(scope) > MAX_SCOPE_CHARACTERS or not _SCOPE.fullmatch(scope)):
+        raise Refusal(Reason.CLAIM_MALFORMED, "the scope is not a list of scope tokens separated by single spaces")
+    return _shared(frozenset(scope.split(" ") if scope else ()))
 
 
 def _with_shared_values(claims: Mapping[str, JsonValue], issuer: Issuer) -> Mapping[str, JsonValue]:

@@ -5,7 +5,9 @@ import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import orjson
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.principal import JsonValue
@@ -47,6 +49,9 @@ def parse_object(data: bytes, reason: Reason) -> Mapping[str, JsonValue]:
         Refusal: `reason`, for anything but one JSON object in UTF-8: other encodings, duplicate member names at any
             depth, lone surrogates, NaN and Infinity, numbers too long or beyond a double, more than MAX_DEPTH levels.
     """
+    members = _read_canonical(data)
+    if members is not None:
+        return members
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -65,6 +70,38 @@ def parse_object(data: bytes, reason: Reason) -> Mapping[str, JsonValue]:
     if "\\u" in text and not _is_text(value):
         raise Refusal(reason, "a lone surrogate in a JSON string")
     return value
+
+
+def _read_canonical(data: bytes) -> Mapping[str, JsonValue] | None:
+    """The object of a text that is exactly what its value is written as, or None: then the strict reader decides.
+
+    Most servers write JSON without spaces, with numbers in their shortest form and with few escapes. When the fast reader's
+    value written again is the same text, nothing of it was passed over: no second member of a name, no digit, no escape.
+    """
+    # as many brackets, in strings or not, cannot nest deeper
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+        return None
+    try:
+        value = orjson.loads(data)
+        if type(value) is dict and orjson.dumps(value) == data:
+            return _freeze(value)
+    except ValueError:
+        # the strict reader says what is wrong
+        pass
+    return None
+
+
+def _freeze(members: dict[str, Any]) -> Mapping[str, JsonValue]:
+    for name, value in members.items():
+        if type(value) is dict or type(value) is list:
+            members[name] = _frozen(value)
+    return MappingProxyType(members)
+
+
+def _frozen(value: Any) -> JsonValue:  # noqa: ANN401 - JSON as a parser gives it
+    if type(value) is dict:
+        return _freeze(value)
+    return tuple(map(_frozen, value)) if type(value) is list else value
 
 
 def _is_too_deep(text: str) -> bool:

@@ -5,8 +5,8 @@ What PyJWT leaves open is closed here before it sees anything; PyJWT's algorithm
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -60,15 +60,34 @@ _KNOWN_HEADERS = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 _KEY_ID = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_ID_CHARACTERS}}}")
 
 
-@dataclass(frozen=True, slots=True)
-class CompactJws:
-    """A JWS whose form is right and whose signature nobody has verified yet.
+_LONGEST_REMEMBERED = 512
+"""Characters of a header that is kept: those in use have 60 to 150."""
+
+
+class JoseHeader(NamedTuple):
+    """A JOSE header (RFC 7515 §4) without anything that has no place in an access token.
 
     Attributes:
         algorithm: `alg`, one of SUPPORTED_ALGORITHMS.
         type: `typ` as sent, or None.
         key_id: `kid`, printable ASCII, or None.
         other_headers: names of header members that this module neither knows nor forbids.
+    """
+
+    algorithm: str
+    type: str | None
+    key_id: str | None
+    other_headers: frozenset[str]
+
+
+class CompactJws(NamedTuple):
+    """A JWS whose form is right and whose signature nobody has verified yet.
+
+    Attributes:
+        algorithm: as in `JoseHeader`.
+        type: as in `JoseHeader`.
+        key_id: as in `JoseHeader`.
+        other_headers: as in `JoseHeader`.
         unverified_payload: the payload, decoded.
         signing_input: the ASCII bytes that are signed.
         signature: the signature, decoded.
@@ -102,24 +121,34 @@ def parse_compact(text: str) -> CompactJws:
     segments = text.split(".")
     if len(segments) != 3:
         raise Refusal(Reason.TOKEN_MALFORMED, "the token has not exactly three segments")
-    head, payload, signature = map(decode_base64url, segments)
-    if head is None or payload is None or signature is None:
+    head, payload, signature = segments[0], _decoded(segments[1]), _decoded(segments[2])
+    header = (_remembered_header if len(head) <= _LONGEST_REMEMBERED else _header)(head)
+    signing_input = text[: len(head) + 1 + len(segments[1])].encode("ascii")
+    return CompactJws(*header, payload, signing_input, signature)
+
+
+def _decoded(segment: str) -> bytes:
+    octets = decode_base64url(segment)
+    if octets is None:
         raise Refusal(Reason.TOKEN_MALFORMED, "a segment is not canonical unpadded base64url")
-    header = parse_object(head, Reason.TOKEN_MALFORMED)
-    if not _FORBIDDEN_HEADERS.isdisjoint(header):
+    return octets
+
+
+def _header(segment: str) -> JoseHeader:
+    """The header in the first segment. Raises as `parse_compact`."""
+    members = parse_object(_decoded(segment), Reason.TOKEN_MALFORMED)
+    if not _FORBIDDEN_HEADERS.isdisjoint(members):
         raise Refusal(
             Reason.TOKEN_HEADER_NOT_ALLOWED,
             "the header brings a key, a critical extension, compression or a nested token",
         )
-    return CompactJws(
-        algorithm=_algorithm(header),
-        type=_type(header),
-        key_id=_key_id(header),
-        other_headers=frozenset(header) - _KNOWN_HEADERS,
-        unverified_payload=payload,
-        signing_input=text[: len(segments[0]) + 1 + len(segments[1])].encode("ascii"),
-        signature=signature,
+    return JoseHeader(
+        _algorithm(members), _type(members), _key_id(members), other_headers=frozenset(members) - _KNOWN_HEADERS
     )
+
+
+# an issuer's tokens under one key have one header; at most some 500 KB
+_remembered_header = lru_cache(maxsize=256)(_header)
 
 
 def verify_signature(jws: CompactJws, key: PublicKey) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from ext_authz.cache import BoundedCache, CacheCounts
 from ext_authz.errors import Reason
@@ -19,8 +20,7 @@ REFUSAL_SECONDS = 10.0
 """Long enough to make retries cheap, short enough that a mended key set or configuration is seen at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class CachedToken:
+class CachedToken(NamedTuple):
     """A verified token.
 
     Attributes:

@@ -1,6 +1,10 @@
 """Whatever text is presented as a token, the outcome is a value or a refusal."""
 
+import base64
 import json
+import re
+from collections.abc import Mapping
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +12,7 @@ from support.tokens import base64url, claims, compact, json_bytes, signing_key
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.principal import JsonValue
+from ext_authz.token import i_json
 from ext_authz.token.base64url import decode_base64url
 from ext_authz.token.i_json import parse_object
 from ext_authz.token.jose import CompactJws, parse_compact, verify_signature
@@ -113,3 +118,68 @@ def test_an_object_is_read_as_it_was_written(value: dict[str, object]) -> None:
         assert "\\ud" in json.dumps(value) or json.dumps(value).count("[") + json.dumps(value).count("{") > 16
         return
     assert thawed(read) == value
+
+
+ALMOST_BASE64URL = st.text(alphabet=st.sampled_from("ABghwxyz0189-_-_+/= \n.é"), max_size=12)
+
+
+@given(st.text() | ALMOST_BASE64URL)
+def test_base64url_is_decoded_exactly_when_it_is_the_one_text_for_its_bytes(text: str) -> None:
+    decoded = decode_base64url(text)
+    if decoded is not None:
+        assert base64.urlsafe_b64encode(decoded).rstrip(b"=").decode() == text
+    elif re.fullmatch("[A-Za-z0-9_-]*", text) and len(text) % 4 != 1:
+        lenient = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        assert base64.urlsafe_b64encode(lenient).rstrip(b"=").decode() != text
+
+
+def strictly_read(data: bytes) -> object:
+    """What the strict reader makes of it, alone."""
+    with patch.object(i_json, "_read_canonical", return_value=None):
+        return read(data)
+
+
+def read(data: bytes) -> object:
+    try:
+        return described(parse_object(data, Reason.TOKEN_MALFORMED))
+    except Refusal as refusal:
+        return refusal.detail
+
+
+def described(value: JsonValue) -> object:
+    """The value with its types: `1`, `1.0` and `true` are three, and so are -0.0 and 0.0."""
+    if isinstance(value, Mapping):
+        return type(value), [(name, described(member)) for name, member in value.items()]
+    if isinstance(value, tuple):
+        return type(value), [described(member) for member in value]
+    return type(value), repr(value)
+
+
+# texts as servers write them, and what is nearly such a text: members twice, numbers in other forms, escapes
+FRAGMENTS = st.sampled_from(
+    [
+        *('"a":1', '"a":2', '"\\u0061":3', '"b":{"a":1,"a":1}', '"b":[{"c":1,"c":2}]', '"é":"é"', '"x":"\\u00e9"'),
+        *('"n":1.0', '"n":1e3', '"n":-0', '"n":-0.0', '"n":1E400', '"n":NaN', '"n":18446744073709551616', '"n":0.1'),
+        *(
+            '"n":100000000000000000000',
+            '"s":"\\/"',
+            '"s":"\\ud800"',
+            '"s":"\x7f"',
+            '"s":"<\\u003c"',
+            '"s": 1',
+            '"t":[[[]]]',
+        ),
+        *('"d":' + '{"d":' * 15 + "1" + "}" * 15, '"d":' + "[" * 16 + "]" * 16, '"o":[true,false,null]', '"a":"{[{["'),
+        *('"n":9007199254740993', '"n":5e-324', '"n":1.7976931348623157e308', '"n":123456789012345678901234567890123'),
+    ]
+)
+TEXTS = st.lists(FRAGMENTS, max_size=4).map(lambda members: "{" + ",".join(members) + "}")
+COMPACT = st.dictionaries(st.text(max_size=6), JSON, max_size=4).map(
+    lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+)
+
+
+@given(TEXTS | COMPACT | st.text())
+def test_the_fast_reader_reads_what_the_strict_one_reads(text: str) -> None:
+    data = text.encode(errors="surrogatepass")
+    assert read(data) == strictly_read(data)

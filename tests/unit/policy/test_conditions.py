@@ -1,4 +1,3 @@
-from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -145,9 +144,7 @@ def test_an_absent_token_is_refused_as_absent() -> None:
 def test_a_scope_is_compared_whole(scope: str) -> None:
     """Attack line 29: `read:all` is not `read`."""
     with pytest.raises(Refusal) as refusal:
-        token_check(TokenRequirement(scopes=ScopeRequirement(all=("read",))))(
-            Principals(None, replace(token(), scopes=frozenset({scope})))
-        )
+        token_check(TokenRequirement(scopes=ScopeRequirement(all=("read",))))(Principals(None, token(scopes=(scope,))))
     assert refusal.value.reason is Reason.SCOPE_INSUFFICIENT
 
 
