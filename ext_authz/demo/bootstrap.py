@@ -8,7 +8,12 @@ import datetime as dt
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
-from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterDiscoveryType,
+)
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
@@ -18,6 +23,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     Pipe,
+    RetryPolicy,
     SocketAddress,
     SubstitutionFormatString,
     TransportSocket,
@@ -52,6 +58,12 @@ from ext_authz.demo.proxy import CheckFilter, DownstreamTls, ProxyCluster, Proxy
 __all__ = ["EXT_AUTHZ_FILTER", "bootstrap", "check_filter"]
 
 EXT_AUTHZ_FILTER = "envoy.filters.http.ext_authz"
+RETRIES = 2
+"""Of a call whose connection broke."""
+
+MAX_RETRIES = 1_024
+"""At the same time, as many as calls by Envoy's default; by default it makes three, and one connection carries many calls."""
+
 _TLS = "envoy.transport_sockets.tls"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -77,6 +89,8 @@ def check_filter(settings: CheckFilter) -> HttpFilter:
         grpc_service=GrpcService(
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=settings.cluster),
             timeout=dt.timedelta(seconds=settings.timeout),
+            # a call that a server took with it when it ended is made again; a decision may be asked for twice
+            retry_policy=RetryPolicy(retry_on="reset", num_retries=RETRIES),
         ),
         transport_api_version=ApiVersion.V3,
         include_peer_certificate=settings.include_peer_certificate,
@@ -186,9 +200,14 @@ def _cluster(settings: ProxyCluster) -> Cluster:
         load_assignment=ClusterLoadAssignment(
             cluster_name=settings.name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
         ),
+        circuit_breakers=_breakers() if settings.http2 else None,
         transport_socket=socket,
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(HttpProtocolOptions(explicit_http_config=explicit))},
     )
+
+
+def _breakers() -> CircuitBreakers:
+    return CircuitBreakers(thresholds=[CircuitBreakersThresholds(max_retries=MAX_RETRIES)])
 
 
 def _address(text: str) -> Address:

@@ -34,7 +34,9 @@ class EnvoyProcess:
         admin_url: `http://host:port`. Set by `start`.
     """
 
-    def __init__(self, binary: Path, config: Bootstrap, directory: Path, *, log_level: str = "warning") -> None:
+    def __init__(
+        self, binary: Path, config: Bootstrap, directory: Path, *, log_level: str = "warning", concurrency: int = 1
+    ) -> None:
         """Nothing is started yet; `directory` receives `envoy.json`, `envoy.log` and the admin address."""
         self.log_file = directory / "envoy.log"
         self.ports: dict[str, int] = {}
@@ -43,7 +45,7 @@ class EnvoyProcess:
         self._config_file = directory / "envoy.json"
         self._admin_file = directory / "envoy.admin"
         command = [str(binary), "--config-path", str(self._config_file), "--admin-address-path", str(self._admin_file)]
-        command += ["--log-level", log_level, "--concurrency", "1", "--use-dynamic-base-id"]
+        command += ["--log-level", log_level, "--concurrency", str(concurrency), "--use-dynamic-base-id"]
         # an access log that is a second behind is of no use to who looks for the request just made
         command += ["--file-flush-interval-msec", "50", "--drain-time-s", "1", "--parent-shutdown-time-s", "2"]
         self.process = Process("envoy", command, self.log_file)

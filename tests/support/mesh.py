@@ -127,6 +127,8 @@ class Mesh:
         health_checks: bool = False,
         edit: Callable[[Bootstrap], None] = lambda _: None,
         edit_cluster: Callable[[Cluster], None] = lambda _: None,
+        version: str = INSTALLED,
+        concurrency: int = 1,
     ) -> None:
         """Prepare.
 
@@ -137,6 +139,8 @@ class Mesh:
             health_checks: ask their gRPC health, as often as a test can wait for.
             edit: changes the bootstrap.
             edit_cluster: changes the cluster of the servers.
+            version: of Envoy.
+            concurrency: its worker threads.
         """
         self.folder = folder
         self._write("edge.pem", SERVER.chain_pem)
@@ -162,7 +166,7 @@ class Mesh:
             cluster.health_checks = [_health_check()]
         edit_cluster(cluster)
         edit(config)
-        self.envoy = EnvoyProcess(require_binary(INSTALLED), config, folder)
+        self.envoy = EnvoyProcess(require_binary(version), config, folder, concurrency=concurrency)
 
     def __enter__(self) -> Self:
         self.envoy.start()

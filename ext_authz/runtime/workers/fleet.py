@@ -277,6 +277,7 @@ class Fleet:
         elif member.state is State.STARTING and not self._stopping:
             member.state = State.SERVING
             member.served_since = member.served_since or time.monotonic()
+            log_event(_logger, logging.INFO, "a worker serves", serving_worker=member.number, pid=member.pid)
             self._hand_waiting()
 
     def _has_prepared(self, member: Member, message: Message) -> None:
