@@ -36,6 +36,9 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     prepare.add_argument("directory", type=Path, metavar="DIR", help="where to write")
     prepare.add_argument("--root", default="/demo", metavar="PATH", help="where containers see it (default: /demo)")
+    prepare.add_argument(
+        "--keep-hours", type=float, default=0.0, metavar="HOURS", help="leave files that are younger as they are"
+    )
     prepare.set_defaults(run=_prepare)
     scenarios = actions.add_parser(
         "scenarios", help="only send the requests", description="Send the requests to a stack that is up already."
@@ -68,6 +71,10 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from ext_authz.demo.layout import Placement, prepare  # noqa: PLC0415 - as in `run`
 
     now = time.time()
+    written = arguments.directory / "stack.json"  # the last that is written
+    if written.is_file() and now - written.stat().st_mtime < arguments.keep_hours * 3_600:
+        print(f"{written} is there already")
+        return Exit.OK
     prepare(arguments.directory, Placement.containers(arguments.root), now)
     return Exit.OK
 

@@ -23,11 +23,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="ext-authz-probe",
         description="Ask the admin listener of a running server whether it is ready. Exits with 0 if it is, else with 1.",
     )
-    parser.add_argument("address", nargs="?", default="127.0.0.1:9001", help="`admin.address` (default: %(default)s)")
+    parser.add_argument(
+        "address",
+        nargs="?",
+        default="127.0.0.1:9001",
+        metavar="HOST:PORT",
+        help="`admin.address` (default: %(default)s)",
+    )
     parser.add_argument("--live", action="store_true", help="ask whether the process lives, ready or not")
     asked = parser.parse_args(arguments)
-    host, _, port = asked.address.rpartition(":")
-    connection = http.client.HTTPConnection(f"{host or '127.0.0.1'}:{port}", timeout=_SECONDS)
+    host, colon, port = asked.address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        parser.error(f"`{asked.address}` is no host:port")
+    connection = http.client.HTTPConnection(host.strip("[]") or "127.0.0.1", int(port), timeout=_SECONDS)
     try:
         connection.request("GET", "/livez" if asked.live else "/readyz")
         answer = connection.getresponse()

@@ -1,5 +1,6 @@
 """Starting the stack: what is shown when a part does not come up, and what is left of the others."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_without_its_packages_the_demo_says_what_to_install(
 def test_the_files_for_containers_are_written_without_starting_anything(tmp_path: Path) -> None:
     assert main(["demo", "prepare", str(tmp_path / "run"), "--root", "/mounted"]) == 0
     assert "/mounted/clients.json" in (tmp_path / "run" / "authorization-server.json").read_text()
+
+
+def test_the_files_for_containers_are_kept_while_they_are_young(tmp_path: Path) -> None:
+    written = tmp_path / "stack.json"
+    assert main(["demo", "prepare", str(tmp_path), "--keep-hours", "12"]) == 0
+    first = (tmp_path / "cluster.local.pem").read_bytes()
+    assert main(["demo", "prepare", str(tmp_path), "--keep-hours", "12"]) == 0
+    assert (tmp_path / "cluster.local.pem").read_bytes() == first
+    half_a_day_ago = written.stat().st_mtime - 12 * 3_600 - 1
+    os.utime(written, (half_a_day_ago, half_a_day_ago))
+    assert main(["demo", "prepare", str(tmp_path), "--keep-hours", "12"]) == 0
+    second = (tmp_path / "cluster.local.pem").read_bytes()
+    assert second != first
+    assert main(["demo", "prepare", str(tmp_path)]) == 0
+    assert (tmp_path / "cluster.local.pem").read_bytes() != second
 
 
 def test_a_stack_file_that_is_missing_or_wrong_is_a_usage_error(
