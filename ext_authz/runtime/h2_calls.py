@@ -27,7 +27,7 @@ class ServedCalls:
     """`h2_connection.Calls` for the whole server.
 
     Attributes:
-        later: for connections that have brought more than can be answered at once.
+        turns: of connections that have brought more than can be answered at once.
     """
 
     def __init__(self, check: CheckCall, health: Health) -> None:
@@ -40,7 +40,7 @@ class ServedCalls:
         self._check = check
         self._health = health
         self._waiting: set[asyncio.Future[bytes | None]] = set()
-        self.later = Turns().add
+        self.turns = Turns()
         self._methods: dict[bytes, _Method] = {
             CHECK_METHOD.encode(): self._start_check,
             f"/{HEALTH_SERVICE}/Check".encode(): self._start_health_check,

@@ -34,7 +34,7 @@ from ext_authz.runtime.h2_frame import (
 from ext_authz.runtime.h2_head import HEADER_LIST_BYTES, MAX_BLOCK_BYTES, Head, HeadDecoder, Malformed
 from ext_authz.runtime.h2_intake import Intake
 from ext_authz.runtime.h2_stream import Stream, holds_too_much
-from ext_authz.runtime.turns import Work
+from ext_authz.runtime.turns import Turns
 
 __all__ = ["Calls", "Connection"]
 
@@ -61,8 +61,9 @@ class Calls(Protocol):
         """Answer `message` with `answer`, `send`, `finish` or `refuse`, now or later."""
         ...
 
-    def later(self, work: Work) -> None:
-        """As `Turns.add`."""
+    @property
+    def turns(self) -> Turns:
+        """Of all connections that have brought more than can be answered at once."""
         ...
 
 
@@ -81,7 +82,7 @@ class Connection(Intake, asyncio.Protocol):
             known: holds this connection from its beginning to its end.
             ended: told when it is there no longer.
         """
-        super().__init__(calls.later)
+        super().__init__(calls.turns)
         self._calls = calls
         self._ceiling = ceiling
         self._maximum_streams = maximum_streams

@@ -6,11 +6,10 @@ read, and who came with one request would wait for all of them.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
-from ext_authz.runtime import turns
 from ext_authz.runtime.h2_answers import Answers
 from ext_authz.runtime.h2_frame import ConnectionFault, ErrorCode
+from ext_authz.runtime.turns import SLICE_SECONDS, Turns
 
 __all__ = ["Intake"]
 
@@ -18,10 +17,10 @@ __all__ = ["Intake"]
 class Intake(Answers, ABC):
     """The receiving side of a connection, as the event loop sees it."""
 
-    def __init__(self, later: Callable[[turns.Work], None]) -> None:
-        """Nothing has come; `later` is `Turns.add`."""
+    def __init__(self, turns: Turns) -> None:
+        """Nothing has come; `turns` are those of all connections."""
         super().__init__()
-        self._later = later
+        self._turns = turns
         self._buffer = b""
         # requests that have come wait for their turn, so no more are read
         self._behind = False
@@ -41,19 +40,19 @@ class Intake(Answers, ABC):
     def data_received(self, data: bytes) -> None:
         """Take what came, or as much as a slice allows."""
         self._buffer = self._buffer + data if self._buffer else data
-        if self._behind or not self._take():
+        if self._behind or not self._take(self._turns.first_slice):
             return
         self._behind = True
         if self._transport is not None:
             self._transport.pause_reading()
-        self._later(self._go_on)
+        self._turns.add(self._go_on)
 
-    def _take(self) -> bool:
+    def _take(self, seconds: float) -> bool:
         """Take from the buffer, send what there is to say to it, and tell whether more is there than a slice allowed."""
         more = False
         self._in_batch = True
         try:
-            more = self._receive(time.perf_counter() + turns.SLICE_SECONDS)
+            more = self._receive(time.perf_counter() + seconds)
         except ConnectionFault as fault:
             self._fail(fault.code)
         finally:
@@ -62,7 +61,7 @@ class Intake(Answers, ABC):
         return more
 
     def _go_on(self) -> bool:
-        if self._transport is not None and self._take():
+        if self._transport is not None and self._take(SLICE_SECONDS):
             return True
         self._behind = False
         self._read_again()

@@ -5,10 +5,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-__all__ = ["SLICE_SECONDS", "Turns", "Work"]
+__all__ = ["FIRST_SLICE_SECONDS", "SLICE_SECONDS", "Turns", "Work"]
 
-SLICE_SECONDS = 0.0005
-"""How long one slice may take: a dozen requests, and half the time that one may wait unnoticed."""
+FIRST_SLICE_SECONDS = 0.001
+"""What may be done at once, before anything has to wait for its turn: twenty requests, more than a proxy under its usual
+load sends together. Taking them in pieces would cost them a tenth of their speed.
+"""
+
+SLICE_SECONDS = 0.000_25
+"""How long each slice after it may take: a handful of requests, and less time than anyone notices."""
 
 Work: TypeAlias = Callable[[], bool]
 """Does a slice and says whether there is more. Must not raise."""
@@ -20,6 +25,11 @@ class Turns:
     def __init__(self) -> None:
         """Nothing to do."""
         self._works: deque[Work] = deque()
+
+    @property
+    def first_slice(self) -> float:
+        """Seconds that something new may take now: the long slice, unless others wait for theirs."""
+        return SLICE_SECONDS if self._works else FIRST_SLICE_SECONDS
 
     def add(self, work: Work) -> None:
         """Call `work` once in some turn of the loop, and again in later ones for as long as there is more."""

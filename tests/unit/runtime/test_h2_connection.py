@@ -30,7 +30,7 @@ HELLO = PREFACE + http2_frame(4, 0, 0)
 def one_slice() -> Iterator[None]:
     """All that comes is taken at once, however slow the machine: there is no event loop that would go on later."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "SLICE_SECONDS", inf)
+        patch.setattr(turns, "FIRST_SLICE_SECONDS", inf)
         yield
 
 

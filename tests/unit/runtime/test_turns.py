@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from support.raw_h2 import PREFACE, frame, http2_frame
 
-from ext_authz.runtime import turns
+from ext_authz.runtime import h2_intake, turns
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import Connection
 from ext_authz.runtime.health import Health
@@ -42,6 +42,18 @@ def test_each_turn_of_the_loop_has_one_slice_of_whoever_is_next() -> None:
         queue.add(works(done, "c", 1))
         await turn()
         assert done[-1] == "c"
+
+    asyncio.run(scenario())
+
+
+def test_something_new_may_take_longer_while_nobody_waits() -> None:
+    async def scenario() -> None:
+        queue = Turns()
+        alone = queue.first_slice
+        queue.add(works([], "a", 1))
+        assert queue.first_slice < alone
+        await turn()
+        assert queue.first_slice == alone
 
     asyncio.run(scenario())
 
@@ -96,7 +108,8 @@ class World:
     """A connection whose every slice has room for one frame."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(turns, "SLICE_SECONDS", 0.0)
+        monkeypatch.setattr(turns, "FIRST_SLICE_SECONDS", 0.0)
+        monkeypatch.setattr(h2_intake, "SLICE_SECONDS", 0.0)
         self.answered: list[bytes] = []
         self.wire = Wire()
         self.connection = Connection(ServedCalls(self.check, Health()), 100, 100, set(), lambda: None)
