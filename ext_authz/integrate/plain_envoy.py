@@ -19,7 +19,12 @@ def check_filter(setup: Setup) -> Document:
         "typed_config": {
             "@type": f"{_TYPE}extensions.filters.http.ext_authz.v3.ExtAuthz",
             "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": "ext-authz"}, "timeout": setup.seconds},
+            "grpc_service": {
+                "envoy_grpc": {"cluster_name": "ext-authz"},
+                "timeout": setup.seconds,
+                # a call that a server took with it when it ended is made again, within the same timeout
+                "retry_policy": {"retry_on": "reset", "num_retries": 2},
+            },
             "include_peer_certificate": True,
             "include_tls_session": True,
             "encode_raw_headers": True,
@@ -42,6 +47,10 @@ def check_cluster(setup: Setup) -> Document:
                 "@type": f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
+        },
+        # by default 1024 calls at a time, and three that are made again; what is above it fails, and a failure denies
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": 8_192, "max_pending_requests": 8_192, "max_retries": 8_192}]
         },
         "health_checks": [
             {
