@@ -68,9 +68,10 @@ class WrittenListener(Written):
     maximum_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Of all Envoys; each opens one or two for each of its threads. Another one is closed as soon as it is opened."""
 
-    lame_duck_seconds: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    lame_duck_seconds: Annotated[float, Field(ge=0, le=3600)] = 6.0
     """How long after SIGTERM calls are still taken, while readiness and health already say no: until every Envoy has
-    noticed. More than the interval of its health checks times `unhealthy_threshold`. SIGINT does not wait for it."""
+    noticed. More than the interval of its health checks times `unhealthy_threshold`, and a second until all its threads know.
+    SIGINT does not wait for it."""
 
     drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
     """How long calls in flight may take after that."""

@@ -61,7 +61,7 @@ class ListenerSettings:
     maximum_message_bytes: int = 1_048_576
     maximum_concurrent_streams: int = 1_000
     maximum_connections: int = 10_000
-    lame_duck_seconds: float = 5.0
+    lame_duck_seconds: float = 6.0
     drain_seconds: float = 10.0
     default_deadline: float = 1.0
     transport: str = "h2"

@@ -68,7 +68,11 @@ class Calls(Protocol):
 
 
 class Connection(Intake, asyncio.Protocol):
-    """Bytes in, calls out; and back."""
+    """Bytes in, calls out; and back.
+
+    Attributes:
+        draining: the client has been told to go elsewhere.
+    """
 
     def __init__(
         self, calls: Calls, ceiling: int, maximum_streams: int, known: set["Connection"], ended: Callable[[], None]
@@ -94,7 +98,7 @@ class Connection(Intake, asyncio.Protocol):
         self._decoder = HeadDecoder()
         self._block: tuple[int, int, bytes] | None = None
         self._last = 0
-        self._draining = False
+        self.draining = False
         self._credit = 0
         self._frames: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.DATA: self._on_data,
@@ -148,8 +152,8 @@ class Connection(Intake, asyncio.Protocol):
 
         RFC 9113 §6.8: first announce it, and say which stream is the last one a round trip later.
         """
-        if not self._draining:
-            self._draining = True
+        if not self.draining:
+            self.draining = True
             self._out.append(goaway_frame(MAX_STREAM_ID, ErrorCode.NO_ERROR))
             self._out.append(frame(Kind.PING, 0, 0, _DRAIN_PING))
             self.flush()
@@ -362,7 +366,7 @@ class Connection(Intake, asyncio.Protocol):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
         if not flags & ACK:
             self._out.append(frame(Kind.PING, ACK, 0, payload))
-        elif self._draining and payload == _DRAIN_PING and self._goaway is None:
+        elif self.draining and payload == _DRAIN_PING and self._goaway is None:
             self._goaway = self._last
             self._out.append(goaway_frame(self._last, ErrorCode.NO_ERROR))
 

@@ -176,7 +176,8 @@ class H2Transport:
 
     def send_away(self, count: int) -> None:
         """Have the clients of so many connections connect anew; the calls that are under way on these end as they would."""
-        for connection in list(self._connections)[:count]:
+        staying = [connection for connection in self._connections if not connection.draining]
+        for connection in staying[:count]:
             connection.drain()
 
     def _accept_again(self, listener: socket.socket) -> None:

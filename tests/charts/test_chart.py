@@ -218,7 +218,7 @@ def test_the_service_sends_checks_to_the_servers_and_to_nothing_else(case: str) 
 
 
 @pytest.mark.parametrize(
-    ("case", "seconds"), [("default", 5 + 5 + 10 + 5), ("mesh", 10 + 5 + 23 + 7), ("edge", 0 + 5 + 10 + 5)]
+    ("case", "seconds"), [("default", 5 + 6 + 10 + 5), ("mesh", 10 + 6 + 23 + 7), ("edge", 0 + 6 + 10 + 5)]
 )
 def test_a_pod_has_the_time_it_needs_to_end(case: str, seconds: int) -> None:
     assert pod_of(manifests(values(case)))["spec"]["terminationGracePeriodSeconds"] == seconds
@@ -229,7 +229,7 @@ def test_a_pod_has_the_time_it_needs_to_end(case: str, seconds: int) -> None:
     [
         {"policies": {"files": {"other.yaml": "kind: RoutePolicy"}}},
         {"config": {"reload_seconds": 2}},
-        {"config": {"listener": {"lame_duck_seconds": 5, "drain_seconds": 10}}},
+        {"config": {"listener": {"lame_duck_seconds": 6, "drain_seconds": 10}}},
     ],
     ids=["a policy", "a setting", "draining"],
 )

@@ -78,7 +78,7 @@ def test_an_envoy_that_is_refused_denies_at_once_and_is_served_when_there_is_a_p
                 assert ask_many(first, 5) == {403: 5}
                 started = time.monotonic()
                 assert ask_many(second, 5) == {503: 5}
-                # far below the filter's timeout of two seconds for each
-                assert time.monotonic() - started < 2.0
+                # far below the filter's timeout of five seconds for each
+                assert time.monotonic() - started < 5.0
                 assert ask_many(first, 5) == {403: 5}
             wait_for(lambda: ask_many(second, 1) == {403: 1})

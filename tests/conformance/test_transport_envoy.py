@@ -1,94 +1,31 @@
 """Both transports behind a real Envoy. 403 is our answer, 503 is Envoy's when the call to us failed."""
 
 import datetime as dt
-import http.client
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
-from envoy_data_plane.envoy.config.core.v3 import HealthCheck, HealthCheckGrpcHealthCheck
-from support.envoys import INSTALLED, require_binary
+from envoy_data_plane.envoy.config.core.v3 import Address, HealthCheck, HealthCheckGrpcHealthCheck, SocketAddress
+from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint, LbEndpoint
+from support.fronts import Front, ask_many, denied, front, wait_for
 from support.pki import authority, ec_key
-from support.transports import KINDS, Kind, Running, running
+from support.transports import KINDS, Kind, running
 
-from ext_authz.demo.bootstrap import bootstrap
-from ext_authz.demo.envoy import EnvoyProcess
 from ext_authz.demo.key_pair import KeyPair
-from ext_authz.demo.proxy import CheckFilter, ProxyCluster, ProxyListener, UpstreamTls
+from ext_authz.demo.proxy import UpstreamTls
+from ext_authz.runtime.h2_transport import H2Transport
 from ext_authz.runtime.tls import ServerCertificates, TlsMaterial
-from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 
 pytestmark = [pytest.mark.envoy, pytest.mark.parametrize("kind", KINDS[:2])]
 
 CA = authority("envoy transport test")
-
-
-def denied() -> bytes:
-    response = CheckResponse()
-    response.status.code = 7
-    response.denied_response.status.code = 403  # type: ignore[assignment]  # the enum is open: a number is a value
-    return response.SerializeToString()
-
-
-class Front:
-    """An Envoy that asks the transport about every request, and has nothing to send it on to."""
-
-    def __init__(self, envoy: EnvoyProcess, server: Running) -> None:
-        self.envoy = envoy
-        self.server = server
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.envoy.ports["front"], timeout=10)
-
-    def stat(self, name: str) -> int:
-        return self.envoy.stat(f"cluster.ext_authz.{name}")
-
-    def ask(self, connection: http.client.HTTPConnection, path: str = "/") -> int:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        response.read()
-        return response.status
-
-
-@contextmanager
-def front(
-    server: Running,
-    folder: Path,
-    tls: UpstreamTls | None = None,
-    edit: Callable[[Bootstrap], None] = lambda _: None,
-) -> Iterator[Front]:
-    config = bootstrap(
-        (ProxyListener("front", check=CheckFilter(timeout=2.0)),),
-        (
-            ProxyCluster("ext_authz", server.address, http2=True, tls=tls),
-            ProxyCluster("upstream", "127.0.0.1:1"),
-        ),
-    )
-    edit(config)
-    server.service.answer = denied()
-    with EnvoyProcess(require_binary(INSTALLED), config, folder) as envoy:
-        yield Front(envoy, server)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "not in time"
-        time.sleep(0.05)
-
-
-def ask_many(one: Front, requests: int, path: str = "/") -> Counter[int]:
-    connection = one.connect()
-    try:
-        return Counter(one.ask(connection, path) for _ in range(requests))
-    finally:
-        connection.close()
+TIMES = 15
 
 
 def test_every_request_of_many_clients_is_answered_over_one_connection(kind: Kind, tmp_path: Path) -> None:
@@ -122,26 +59,105 @@ def test_a_drain_finishes_what_envoy_asked_and_a_restart_is_found_again(kind: Ki
             wait_for(lambda: ask_many(one, 1) == {403: 1})
 
 
-def test_envoys_health_checks_follow_ours(kind: Kind, tmp_path: Path) -> None:
-    def check_health(config: Bootstrap) -> None:
-        assert config.static_resources is not None
-        config.static_resources.clusters[0].health_checks = [
-            HealthCheck(
-                timeout=dt.timedelta(seconds=1),
-                interval=dt.timedelta(milliseconds=100),
-                no_traffic_interval=dt.timedelta(milliseconds=100),
-                unhealthy_threshold=1,
-                healthy_threshold=1,
-                grpc_health_check=HealthCheckGrpcHealthCheck(),
-            )
-        ]
+def endpoint(host: str, port: int) -> LbEndpoint:
+    return LbEndpoint(endpoint=Endpoint(address=Address(socket_address=SocketAddress(address=host, port_value=port))))
 
+
+def check_health(config: Bootstrap) -> None:
+    assert config.static_resources is not None
+    config.static_resources.clusters[0].health_checks = [
+        HealthCheck(
+            timeout=dt.timedelta(seconds=1),
+            interval=dt.timedelta(milliseconds=100),
+            no_traffic_interval=dt.timedelta(milliseconds=100),
+            unhealthy_threshold=1,
+            healthy_threshold=1,
+            grpc_health_check=HealthCheckGrpcHealthCheck(),
+        )
+    ]
+
+
+def test_envoys_health_checks_follow_ours(kind: Kind, tmp_path: Path) -> None:
     with running(kind) as server:
         server.soon(server.health.set_serving, True)
         with front(server, tmp_path, edit=check_health) as one:
             wait_for(lambda: one.stat("membership_healthy") == 1)
             server.soon(server.health.set_serving, False)
             wait_for(lambda: one.stat("membership_healthy") == 0)
+
+
+@contextmanager
+def asking(one: Front, clients: int = 8) -> Iterator[Counter[int]]:
+    """Clients that ask all the time, each sixth time for something slow; the answers are all there at the end."""
+    stop = threading.Event()
+    results: Counter[int] = Counter()
+
+    def keep_asking(_: int) -> Counter[int]:
+        own: Counter[int] = Counter()
+        while not stop.is_set():
+            own += ask_many(one, 5) + ask_many(one, 1, "/slow")
+        return own
+
+    with ThreadPoolExecutor(clients) as pool:
+        every = [pool.submit(keep_asking, number) for number in range(clients)]
+        try:
+            yield results
+        finally:
+            stop.set()
+            for own in every:
+                results += own.result()
+
+
+def test_a_drain_under_load_loses_no_call(kind: Kind, tmp_path: Path) -> None:
+    with running(kind) as leaving, running(kind) as staying:
+        for server in (leaving, staying):
+            server.service.answer = denied()
+            server.soon(server.health.set_serving, True)
+        # long enough to be under way still when Envoy has noticed
+        leaving.service.slow_seconds = 1.5
+
+        def both(config: Bootstrap) -> None:
+            check_health(config)
+            assert config.static_resources is not None
+            assignment = config.static_resources.clusters[0].load_assignment
+            assert assignment is not None
+            assignment.endpoints[0].lb_endpoints.append(endpoint(*staying.target))
+
+        with front(leaving, tmp_path, edit=both) as one:
+            wait_for(lambda: one.stat("membership_healthy") == 2)
+            with asking(one) as results:
+                wait_for(lambda: leaving.service.held)
+                leaving.soon(leaving.health.set_serving, False)
+                wait_for(lambda: one.stat("membership_healthy") == 1)
+                # Envoy tells its threads once a second (`update_merge_window`); until then they ask here
+                wait_for(lambda: time.monotonic() - leaving.service.asked_at > 0.5)
+                assert leaving.service.held
+                asked = len(leaving.service.deadlines)
+                before = len(staying.service.deadlines)
+                leaving.drain(5.0)
+                wait_for(lambda: len(staying.service.deadlines) > before + 150)
+            assert set(results) == {403}
+            assert len(leaving.service.deadlines) == asked
+            assert leaving.service.cancelled == 0
+            assert results[403] == asked + len(staying.service.deadlines)
+
+
+def test_an_envoy_that_is_sent_away_again_and_again_loses_no_call(kind: Kind, tmp_path: Path) -> None:
+    if not kind.is_h2:
+        pytest.skip("gRPC's library sends no one away while it serves")
+    with running(kind) as server, front(server, tmp_path) as one:
+        assert isinstance(server.transport, H2Transport)
+        with asking(one) as results:
+            for number in range(TIMES):
+                wait_for(lambda: server.service.held)
+                server.soon(server.transport.send_away, 1)
+                wait_for(lambda: one.stat("upstream_cx_total") == number + 2)  # noqa: B023 - called at once
+        assert set(results) == {403}
+        assert results[403] == len(server.service.deadlines)
+        assert server.service.cancelled == 0
+        # each went away because it was told to, and none was broken off
+        assert one.stat("upstream_cx_close_notify") == TIMES
+        assert one.stat("upstream_cx_destroy_with_active_rq") == 0
 
 
 def test_renewed_certificates_fail_no_request_that_comes_through_envoy(kind: Kind, tmp_path: Path) -> None:

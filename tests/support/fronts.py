@@ -82,7 +82,7 @@ def front(
     edit: Callable[[Bootstrap], None] = lambda _: None,
 ) -> Iterator[Front]:
     config = bootstrap(
-        (ProxyListener("front", check=CheckFilter(timeout=2.0)),),
+        (ProxyListener("front", check=CheckFilter(timeout=5.0)),),
         (
             ProxyCluster("ext_authz", server.address, http2=True, tls=tls),
             ProxyCluster("upstream", "127.0.0.1:1"),

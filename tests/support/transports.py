@@ -6,6 +6,7 @@ with running(kind) as server, grpc.insecure_channel(server.address) as channel:
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,11 +90,15 @@ class Service:
         held: calls that are held now.
         most_held: the most there ever were.
         cancelled: calls that were cancelled while they waited.
-        answer: what every call is answered with instead; after 0.3 s when the request holds `/slow`.
+        answer: what every call is answered with instead; after `slow_seconds` when the request holds `/slow`.
+        slow_seconds: see `answer`.
+        asked_at: when the last call came, `time.monotonic()`.
     """
 
     def __init__(self) -> None:
         self.answer: bytes | None = None
+        self.slow_seconds = 0.3
+        self.asked_at = 0.0
         self.deadlines: list[float | None] = []
         self.traceparents: list[str | None] = []
         self.held = 0
@@ -102,10 +107,15 @@ class Service:
         self._released = asyncio.Event()
 
     def check(self, request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes | Awaitable[bytes]:
+        self.asked_at = time.monotonic()
         self.deadlines.append(deadline)
         self.traceparents.append(traceparent)
         if self.answer is not None:
-            return self._wait(partial(asyncio.sleep, 0.3), self.answer) if b"/slow" in request else self.answer
+            return (
+                self._wait(partial(asyncio.sleep, self.slow_seconds), self.answer)
+                if b"/slow" in request
+                else self.answer
+            )
         if request.startswith(b"wait:"):
             return self._wait(partial(asyncio.sleep, float(request[5:])), request)
         if request.startswith(b"hold"):

@@ -54,5 +54,5 @@ spec:
 
 {{- define "ext-authz.lameDuckSeconds" -}}
 {{- $listener := .Values.config.listener | default dict -}}
-{{- if hasKey $listener "lame_duck_seconds" -}}{{ ceil $listener.lame_duck_seconds }}{{- else -}}5{{- end -}}
+{{- if hasKey $listener "lame_duck_seconds" -}}{{ ceil $listener.lame_duck_seconds }}{{- else -}}6{{- end -}}
 {{- end -}}
