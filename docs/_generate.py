@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ext_authz.cli import probe
 from ext_authz.cli.main import command_line
 from ext_authz.config.schema import json_schema
 
@@ -193,6 +194,7 @@ def _command_page() -> Iterator[str]:
     yield from ("# Command line", "", parser.description or "", "", parser.epilog or "", "")
     yield from ("`ext-authz --version` prints the version, `--help` after any command what is said here.", "")
     yield from _commands(parser, "ext-authz", 2)
+    yield from _command(probe.command_line(), "ext-authz-probe", 2)
 
 
 def _commands(parser: argparse.ArgumentParser, prefix: str, level: int) -> Iterator[str]:
@@ -214,7 +216,7 @@ def _command(parser: argparse.ArgumentParser, name: str, level: int) -> Iterator
     if arguments:
         yield from ("| argument | |", "|---|---|")
         for action in arguments:
-            words = (action.help or "").replace("%%", "%")
+            words = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
             if action.choices and action.metavar is None:
                 words += f": {', '.join(f'`{choice}`' for choice in action.choices)}"
             yield f"| {', '.join(f'`{form}`' for form in _forms(action))} | {words} |"

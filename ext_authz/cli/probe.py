@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ext_authz.cli.outcome import Exit, complain
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 _SECONDS = 2.0
 # what is said of not being ready is a few lines
@@ -19,18 +19,7 @@ _SHOWN_BYTES = 4_096
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Ask the admin listener, print what it says, and return the exit code: 0 when it says yes."""
-    parser = argparse.ArgumentParser(
-        prog="ext-authz-probe",
-        description="Ask the admin listener of a running server whether it is ready. Exits with 0 if it is, else with 1.",
-    )
-    parser.add_argument(
-        "address",
-        nargs="?",
-        default="127.0.0.1:9001",
-        metavar="HOST:PORT",
-        help="`admin.address` (default: %(default)s)",
-    )
-    parser.add_argument("--live", action="store_true", help="ask whether the process lives, ready or not")
+    parser = command_line()
     asked = parser.parse_args(arguments)
     host, colon, port = asked.address.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit():
@@ -47,6 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         connection.close()
     print(words)
     return Exit.OK if answer.status == http.client.OK else Exit.FAILED
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The arguments; the reference in the documentation is written from them."""
+    parser = argparse.ArgumentParser(
+        prog="ext-authz-probe",
+        description="Ask the admin listener of a running server whether it is ready. Exits with 0 if it is, else with 1.",
+    )
+    parser.add_argument(
+        "address",
+        nargs="?",
+        default="127.0.0.1:9001",
+        metavar="HOST:PORT",
+        help="`admin.address` (default: %(default)s)",
+    )
+    parser.add_argument("--live", action="store_true", help="ask whether the process lives, ready or not")
+    return parser
 
 
 if __name__ == "__main__":
