@@ -11,7 +11,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := ext_authz tests proto/generate.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-quick proto docs lock sbom clean
+.PHONY: help demo test lint format bench bench-quick proto dashboard docs lock sbom clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +41,9 @@ bench-quick: $(VENV)/.dev ## Measure the engine and the server on one core (a mi
 
 proto: $(VENV)/.dev ## Compile the protocol buffers again
 	$(BIN)/python proto/generate.py
+
+dashboard: $(VENV)/.dev ## Draw the picture of the Grafana dashboard (six minutes; needs prometheus, node and chromium)
+	PYTHONPATH=tests $(BIN)/python -m dashboard $(ARGS)
 
 docs: $(VENV)/.dev ## Write the reference and build the documentation into build/site
 	$(BIN)/python docs/_generate.py
