@@ -46,7 +46,7 @@ def diagnose_caller(
     try:
         evidence = collect(facts, settings)
     except Refusal as refusal:
-        yield _refused(refusal, facts, settings)
+        yield _refused(refusal, facts, settings, remedies)
         return
     yield from _incomplete(evidence, configuration, wants, remedies)
 
@@ -113,30 +113,32 @@ def _send_certificate(remedies: Remedies) -> str:
 
 
 def _configured_and_absent(source: CertificateSource, remedies: Remedies) -> Finding:
+    manifest = None
     match source:
         case XfccSource():
             title, change = "x-forwarded-client-cert is read and was not sent", "have the proxy set it (`SANITIZE_SET`)"
+            manifest = remedies.xfcc
         case SourceCertificateSource():
             title, change = (
                 "The certificate is read and was not sent",
                 "set `include_peer_certificate: true` in the filter",
             )
+            manifest = remedies.filter
         case PrincipalSource():
             title, change = "The principal is read and is empty", "have clients connect with a certificate (mutual TLS)"
         case PemHeaderSource(header=name) | ClientCertSource(header=name):
             title, change = f"`{name}` is read and was not sent", "have the proxy set it, and remove a client's own"
         case _:
             assert_never(source)
-    is_filter = isinstance(source, SourceCertificateSource)
     return Finding(
         title,
         "another source speaks for the caller; what only this one shows is missing",
         f"{change}, or remove the source from `evidence.certificate_sources`",
-        remedies.filter if is_filter else None,
+        manifest,
     )
 
 
-def _refused(refusal: Refusal, facts: RequestFacts, settings: EvidenceSettings) -> Finding:
+def _refused(refusal: Refusal, facts: RequestFacts, settings: EvidenceSettings, remedies: Remedies) -> Finding:
     hops = [source.trusted_hops for source in settings.certificate_sources if isinstance(source, XfccSource)]
     match refusal.reason:
         case Reason.XFCC_JSON_NOT_SUPPORTED:
@@ -144,6 +146,7 @@ def _refused(refusal: Refusal, facts: RequestFacts, settings: EvidenceSettings) 
                 "x-forwarded-client-cert is in the JSON form",
                 "every request with it is denied (xfcc_json_not_supported)",
                 "have the proxy write the text form, which is its default",
+                remedies.xfcc,
             )
         case Reason.XFCC_TOO_FEW_ELEMENTS | Reason.XFCC_BY_MISMATCH | Reason.XFCC_VIA_MISMATCH:
             count = len(parse_xfcc(facts.headers.joined(_XFCC) or ""))
@@ -152,6 +155,7 @@ def _refused(refusal: Refusal, facts: RequestFacts, settings: EvidenceSettings) 
                 f"{refusal.detail}; the request is denied ({refusal.reason})",
                 "count the proxies of yours that append to the header, from the right; have the outermost replace it "
                 "(`SANITIZE_SET`), or name the proxies whose elements count in `by` and `via`",
+                remedies.xfcc,
             )
         case _:
             return Finding(
@@ -171,7 +175,7 @@ def _incomplete(
             "The caller has a name, and no certificate or hash",
             "tokens with `cnf` are denied (binding_thumbprint_unavailable); an ambient waypoint sends no more than this",
             f"{_send_certificate(remedies)}; where that is impossible, bind by `accept: [spiffe-id]`",
-            remedies.filter,
+            remedies.thumbprint,
         )
     if not wants.identity:
         return

@@ -72,4 +72,5 @@ CONTOUR = Platform(
     ),
     evidence={"certificate_sources": [{"type": "source-certificate"}], "chain_verified_by": "proxy"},
     parts=_parts,
+    ignores_host_port=True,
 )

@@ -98,7 +98,7 @@ def diagnose_request(facts: RequestFacts, configuration: Configuration, remedies
             f"it has `{_FAILURE_MODE_HEADER}`, which a filter with `failure_mode_allow: true` adds when the server is away; "
             "unless the client wrote it itself",
             "set `failure_mode_allow: false` (`failOpen: false`) wherever the server is asked",
-            remedies.timeout,
+            remedies.fail_closed,
         )
 
 

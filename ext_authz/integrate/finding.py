@@ -5,8 +5,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ext_authz.integrate.contour import extension_service, http_proxy
-from ext_authz.integrate.gateway_api import client_traffic_policy, gateway_extension
-from ext_authz.integrate.istio import mesh_provider, peer_certificate_filter, waypoint
+from ext_authz.integrate.gateway_api import (
+    client_traffic_policy,
+    gateway_extension,
+    listener_policy,
+    security_policy,
+    traffic_policy,
+)
+from ext_authz.integrate.istio import gateway_topology, mesh_provider, peer_certificate_filter, waypoint
 from ext_authz.integrate.plain_envoy import check_filter
 from ext_authz.integrate.platform import Document
 from ext_authz.integrate.setup import Setup
@@ -20,21 +26,52 @@ _FILTER: Mapping[str, _Manifest] = {
     "istio-gateway": lambda setup: peer_certificate_filter(setup, "GATEWAY"),
     "envoy": check_filter,
 }
-_CALLER: Mapping[str, _Manifest] = {
+_THUMBPRINT: Mapping[str, _Manifest] = {
     **_FILTER,
-    "istio-ambient": waypoint,
     "envoy-gateway": client_traffic_policy,
     "contour": http_proxy,
+    "kgateway": listener_policy,
+}
+_CALLER: Mapping[str, _Manifest] = {**_THUMBPRINT, "istio-ambient": waypoint}
+# of the HTTP connection manager
+_REPLACE_XFCC: Document = {
+    "forward_client_cert_details": "SANITIZE_SET",
+    "set_current_client_cert_details": {"uri": True},
+}
+_XFCC: Mapping[str, _Manifest] = {
+    # a sidecar appends, whatever is said: what comes before its element was let through by a gateway
+    "istio-sidecar": lambda _: gateway_topology(),
+    "istio-gateway": lambda _: gateway_topology(),
+    "istio-ambient": waypoint,
+    "envoy-gateway": client_traffic_policy,
+    "kgateway": listener_policy,
+    "envoy": lambda _: _REPLACE_XFCC,
 }
 _TIMEOUT: Mapping[str, _Manifest] = {
     "istio-sidecar": mesh_provider,
     "istio-gateway": mesh_provider,
     "istio-ambient": mesh_provider,
+    "envoy-gateway": security_policy,
     "contour": extension_service,
     "kgateway": gateway_extension,
     "envoy": check_filter,
 }
-_EXTENSIONS: Mapping[str, _Manifest] = {"contour": http_proxy}
+_FAIL_CLOSED: Mapping[str, _Manifest] = {**_TIMEOUT, "contour": http_proxy}
+# of a route or a virtual host
+_PER_ROUTE: Document = {
+    "typed_per_filter_config": {
+        "envoy.filters.http.ext_authz": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+            "check_settings": {"context_extensions": {"virtualhost": "api"}},
+        }
+    }
+}
+_EXTENSIONS: Mapping[str, _Manifest] = {
+    "envoy-gateway": security_policy,
+    "contour": http_proxy,
+    "kgateway": traffic_policy,
+    "envoy": lambda _: _PER_ROUTE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +114,24 @@ class Remedies:
         return self._made(_CALLER)
 
     @property
+    def thumbprint(self) -> Document | None:
+        """Has the platform send the caller's certificate or its hash."""
+        return self._made(_THUMBPRINT)
+
+    @property
+    def xfcc(self) -> Document | None:
+        """Has the platform replace `x-forwarded-client-cert`."""
+        return self._made(_XFCC)
+
+    @property
     def timeout(self) -> Document | None:
-        """Says how long to wait, and that nothing passes without a decision."""
+        """Says how long to wait."""
         return self._made(_TIMEOUT)
+
+    @property
+    def fail_closed(self) -> Document | None:
+        """Says that nothing passes without a decision."""
+        return self._made(_FAIL_CLOSED)
 
     @property
     def extensions(self) -> Document | None:

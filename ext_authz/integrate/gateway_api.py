@@ -10,6 +10,7 @@ __all__ = [
     "client_traffic_policy",
     "external_auth_route",
     "gateway_extension",
+    "listener_policy",
     "reference_grant",
     "security_policy",
     "traffic_policy",
@@ -21,14 +22,23 @@ _KGATEWAY = "gateway.kgateway.dev"
 
 
 def security_policy(setup: Setup) -> Document:
-    """Envoy Gateway asks about every request of the Gateway. All headers are sent where none are named."""
+    """Envoy Gateway asks about every request of the Gateway, whose name policies may choose by.
+
+    All headers are sent where none are named. Without `timeout` Envoy Gateway waits 10 seconds.
+    """
     return {
         "apiVersion": f"{_ENVOY_GATEWAY}/v1alpha1",
         "kind": "SecurityPolicy",
         "metadata": metadata("ext-authz", setup.target_namespace),
         "spec": {
             "targetRefs": [_gateway(setup)],
-            "extAuth": {"failOpen": False, "grpc": {"backendRefs": [_backend(setup)]}},
+            "extAuth": {
+                "failOpen": False,
+                "statusOnError": 503,
+                "timeout": setup.milliseconds,
+                "contextExtensions": [{"name": "gateway", "type": "Value", "value": setup.gateway}],
+                "grpc": {"backendRefs": [_backend(setup)]},
+            },
         },
     }
 
@@ -98,6 +108,20 @@ def traffic_policy(setup: Setup) -> Document:
     }
 
 
+def listener_policy(setup: Setup) -> Document:
+    """Have kgateway replace `x-forwarded-client-cert` by what it saw itself; by default it removes it."""
+    details = {"mode": "SanitizeSet", "details": {"uri": True}}
+    return {
+        "apiVersion": f"{_KGATEWAY}/v1alpha1",
+        "kind": "ListenerPolicy",
+        "metadata": metadata("ext-authz", setup.target_namespace),
+        "spec": {
+            "targetRefs": [_gateway(setup)],
+            "default": {"httpSettings": {"forwardClientCertDetails": details}},
+        },
+    }
+
+
 def external_auth_route(setup: Setup) -> Document:
     """A route whose requests are asked about, for gateways that know the API's own (experimental) filter."""
     external_auth = {"protocol": "GRPC", "backendRef": _backend(setup), "grpc": {}}
@@ -147,6 +171,11 @@ def _envoy_gateway(setup: Setup) -> tuple[Part, ...]:
 
 def _kgateway(setup: Setup) -> tuple[Part, ...]:
     return (
+        Part(
+            Destination.KUBERNETES,
+            "tell the server about client certificates; the Gateway verifies them by its own `spec.tls.frontend`",
+            listener_policy(setup),
+        ),
         Part(Destination.KUBERNETES, "where the server is", gateway_extension(setup)),
         Part(Destination.KUBERNETES, "ask about every request", traffic_policy(setup)),
         *_grant(setup, _KGATEWAY, "GatewayExtension"),
@@ -163,10 +192,11 @@ def _external_auth(setup: Setup) -> tuple[Part, ...]:
 
 ENVOY_GATEWAY = Platform(
     name="envoy-gateway",
-    title="Envoy Gateway",
+    title="Envoy Gateway (1.8 or later)",
     proves=(
         "the client's key: `x5t#S256` is checked against the `Hash` in x-forwarded-client-cert, which the gateway replaces",
         "the client's SPIFFE ID, where its certificate holds one and the CA in the ClientTrafficPolicy signed it",
+        "the gateway: `targets` with `context_extensions`",
     ),
     cannot=(
         "send the certificate itself in the request: there is no such field, so `source-certificate` stays empty",
@@ -178,28 +208,32 @@ ENVOY_GATEWAY = Platform(
     ),
     evidence={"certificate_sources": [{"type": "xfcc", "trusted_hops": 1}], "chain_verified_by": "proxy"},
     parts=_envoy_gateway,
+    ignores_host_port=True,
 )
 
 KGATEWAY = Platform(
     name="kgateway",
     title="kgateway",
     proves=(
-        "the client's SPIFFE ID (`source.principal`), where the Gateway verifies client certificates (`spec.tls.frontend`)",
+        (
+            "the client's key, where the Gateway verifies client certificates (`spec.tls.frontend`): `x5t#S256` is checked "
+            "against the `Hash` in x-forwarded-client-cert, which the gateway replaces"
+        ),
+        "the client's SPIFFE ID, where its certificate holds one",
         "the gateway: `targets` with `context_extensions`",
     ),
     cannot=(
         (
-            "check `x5t#S256`: the extension has no field for the certificate and x-forwarded-client-cert is removed. A token "
-            "with `cnf` is denied (`binding_thumbprint_unavailable`), never let through"
+            "check `x5t#S256` in releases whose ListenerPolicy does not know `forwardClientCertDetails` (those before the middle of "
+            "2026): leave it out, read `{type: source-principal}`, issue tokens without `cnf` and require "
+            "`binding: {mode: required, accept: [spiffe-id], spiffe_id_claim: <claim>}`. A token with `cnf` is denied there "
+            "(`binding_thumbprint_unavailable`), never let through"
         ),
-        (
-            "bind by anything but the name: issue tokens without `cnf`, and require "
-            "`binding: {mode: required, accept: [spiffe-id], spiffe_id_claim: <claim>}`"
-        ),
-        "send the TLS server name or headers byte by byte",
+        "send the certificate itself, the TLS server name or headers byte by byte: the extension has no such fields",
     ),
-    evidence={"certificate_sources": [{"type": "source-principal"}], "chain_verified_by": "proxy"},
+    evidence={"certificate_sources": [{"type": "xfcc", "trusted_hops": 1}], "chain_verified_by": "proxy"},
     parts=_kgateway,
+    ignores_host_port=True,
 )
 
 GATEWAY_API = Platform(
@@ -215,4 +249,5 @@ GATEWAY_API = Platform(
     ),
     evidence={"certificate_sources": []},
     parts=_external_auth,
+    ignores_host_port=True,
 )

@@ -210,6 +210,7 @@ SIDECAR = Platform(
     ),
     evidence=_EVIDENCE,
     parts=_sidecar,
+    ignores_host_port=True,
 )
 
 GATEWAY = Platform(
@@ -227,6 +228,7 @@ GATEWAY = Platform(
     ),
     evidence=_EVIDENCE,
     parts=_gateway,
+    ignores_host_port=True,
 )
 
 AMBIENT = Platform(
@@ -246,4 +248,5 @@ AMBIENT = Platform(
     ),
     evidence={"certificate_sources": [{"type": "xfcc", "trusted_hops": 1}], "chain_verified_by": "proxy"},
     parts=_ambient,
+    ignores_host_port=True,
 )

@@ -47,6 +47,7 @@ class Platform:
         cannot: what it cannot, and what follows.
         evidence: `spec.evidence` of the server, matching the documents.
         parts: makes the documents, without the server's.
+        ignores_host_port: whether it routes by Host without the port, so that the server may do so too.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Platform:
     cannot: tuple[str, ...]
     evidence: Document
     parts: Callable[[Setup], tuple[Part, ...]]
+    ignores_host_port: bool = False
 
 
 def metadata(name: str, namespace: str) -> Document:
@@ -64,8 +66,9 @@ def metadata(name: str, namespace: str) -> Document:
 
 def server_document(platform: Platform) -> Part:
     """The part of the server's configuration that matches the platform's documents."""
-    return Part(
-        Destination.SERVER,
-        "the server's configuration: what it may read from a request that comes this way",
-        {"apiVersion": "ext-authz/v1alpha1", "kind": "Server", "spec": {"evidence": platform.evidence}},
-    )
+    spec: dict[str, object] = {"evidence": platform.evidence}
+    purpose = "the server's configuration: what it may read from a request that comes this way"
+    if platform.ignores_host_port:
+        spec["canonical_paths"] = ["ignore_host_port"]
+        purpose += ", and that the port in Host counts for nothing, as with this proxy"
+    return Part(Destination.SERVER, purpose, {"apiVersion": "ext-authz/v1alpha1", "kind": "Server", "spec": spec})

@@ -16,6 +16,7 @@ from ext_authz.integrate.gateway_api import (
     client_traffic_policy,
     external_auth_route,
     gateway_extension,
+    listener_policy,
     reference_grant,
     security_policy,
     traffic_policy,
@@ -87,7 +88,7 @@ def test_the_providers_entry_in_the_notes() -> None:
 
 def test_a_gateway_of_envoy_gateway() -> None:
     gateway = {"name": "public", "namespace": "shop", "clientCaSecret": "client-ca"}
-    objects = rendered(envoyGateway={"gateways": [gateway]})
+    objects = rendered(envoyGateway={"timeoutSeconds": 0.125, "gateways": [gateway]})
     assert of_kind(objects, "SecurityPolicy")["spec"] == spec(security_policy(SETUP))
     assert of_kind(objects, "ClientTrafficPolicy")["spec"] == spec(client_traffic_policy(SETUP))
     grant = reference_grant(SETUP, "gateway.envoyproxy.io", "SecurityPolicy")
@@ -103,12 +104,19 @@ def test_a_gateway_of_kgateway() -> None:
     objects = rendered(kgateway={"timeoutSeconds": 0.125, "gateways": [{"name": "public", "namespace": "shop"}]})
     extension, policy = of_kind(objects, "GatewayExtension"), of_kind(objects, "TrafficPolicy")
     assert extension["spec"] == spec(gateway_extension(SETUP))
+    assert of_kind(objects, "ListenerPolicy")["spec"] == spec(listener_policy(SETUP))
     # the chart may serve several Gateways of one namespace, so the extension has the Gateway in its name
     assert policy["spec"]["extAuth"]["extensionRef"] == {"name": extension["metadata"]["name"]}
     renamed = {**policy["spec"]["extAuth"], "extensionRef": {"name": "ext-authz"}}
     assert {**policy["spec"], "extAuth": renamed} == spec(traffic_policy(SETUP))
     grant = reference_grant(SETUP, "gateway.kgateway.dev", "GatewayExtension")
     assert of_kind(objects, "ReferenceGrant")["spec"] == spec(grant)
+
+
+def test_a_kgateway_that_cannot_pass_on_the_certificate_is_not_asked_to() -> None:
+    gateways = [{"name": "public", "namespace": "shop"}]
+    objects = rendered(kgateway={"forwardClientCertDetails": False, "gateways": gateways})
+    assert not any(item["kind"] == "ListenerPolicy" for item in objects)
 
 
 def test_contour() -> None:

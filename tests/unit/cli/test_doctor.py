@@ -296,7 +296,9 @@ def manifests_in(printed: str) -> list[dict[str, Any]]:
         ("istio-sidecar", "timeout: 0.250s"),
         ("kgateway", "requestTimeout: 250ms"),
         ("envoy", "timeout: 0.250s"),
-        ("envoy-gateway", "Change: set a timeout"),
+        ("envoy-gateway", "timeout: 250ms"),
+        ("contour", "response: 250ms"),
+        ("gateway-api", "Change: set a timeout"),
     ],
 )
 def test_a_proxy_that_waits_for_ten_minutes_is_told_where_to_say_less(
@@ -322,7 +324,7 @@ def test_a_short_deadline_or_none_is_no_finding(text: str, tmp_path: Path) -> No
         ("contour", "kind: HTTPProxy"),
         ("istio-ambient", "ambient.istio.io/xfcc-include-client-identity"),
         ("istio-gateway", "context: GATEWAY"),
-        ("kgateway", "this one cannot"),
+        ("kgateway", "kind: ListenerPolicy"),
         ("gateway-api", "this one cannot"),
         ("envoy", "name: envoy.filters.http.ext_authz"),
     ],
@@ -333,6 +335,113 @@ def test_the_manifest_is_that_of_the_platform(
     config = configuration(tmp_path, BOUND, SOURCE)
     assert doctor(config, captured(tmp_path), "--platform", platform, "--target-namespace", "shop") == 1
     assert change in capsys.readouterr().out
+
+
+NAME_ALONE = with_xfcc(f"By={WORKLOAD};URI={CALLER_ID}")
+TWO_ELEMENTS = with_xfcc(f"{XFCC},{xfcc(CALLER, by='spiffe://cluster.local/ns/a/sa/b')}")
+FAILED_OPEN = (("x-envoy-auth-failure-mode-allowed", "true"),)
+WITH_MANIFEST: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, str]]] = {
+    "no certificate": (
+        {"require": BOUND, "sources": [SOURCE]},
+        {
+            "istio-sidecar": "include_peer_certificate: true",
+            "istio-gateway": "include_peer_certificate: true",
+            "istio-ambient": "ambient.istio.io/xfcc-include-client-identity: 'true'",
+            "envoy-gateway": "xForwardedClientCert:",
+            "contour": "clientValidation:",
+            "kgateway": "forwardClientCertDetails:",
+            "envoy": "include_peer_certificate: true",
+        },
+        {},
+    ),
+    "no Hash": (
+        {"require": BOUND, "sources": [HEADER], "raw_headers": NAME_ALONE},
+        {
+            "istio-sidecar": "include_peer_certificate: true",
+            "istio-gateway": "include_peer_certificate: true",
+            "envoy-gateway": "mode: SanitizeSet",
+            "kgateway": "mode: SanitizeSet",
+            "envoy": "include_peer_certificate: true",
+        },
+        {},
+    ),
+    "wrong XFCC mode": (
+        {"require": BOUND, "sources": [HEADER], "raw_headers": TWO_ELEMENTS},
+        {
+            "istio-sidecar": "forwardClientCertDetails: SANITIZE_SET",
+            "istio-gateway": "forwardClientCertDetails: SANITIZE_SET",
+            "istio-ambient": "kind: Gateway",
+            "envoy-gateway": "mode: SanitizeSet",
+            "kgateway": "mode: SanitizeSet",
+            "envoy": "forward_client_cert_details: SANITIZE_SET",
+        },
+        {},
+    ),
+    "a deadline of 600 s": (
+        {"require": None, "sources": []},
+        {
+            "istio-sidecar": "timeout: 0.250s",
+            "istio-gateway": "timeout: 0.250s",
+            "istio-ambient": "timeout: 0.250s",
+            "envoy-gateway": "timeout: 250ms",
+            "contour": "response: 250ms",
+            "kgateway": "requestTimeout: 250ms",
+            "envoy": "timeout: 0.250s",
+        },
+        {"x-envoy-expected-rq-timeout-ms": "600000"},
+    ),
+    "failure_mode_allow": (
+        {"require": None, "sources": [], "raw_headers": FAILED_OPEN},
+        {
+            "istio-sidecar": "failOpen: false",
+            "istio-gateway": "failOpen: false",
+            "istio-ambient": "failOpen: false",
+            "envoy-gateway": "failOpen: false",
+            "contour": "failOpen: false",
+            "kgateway": "failOpen: false",
+            "envoy": "failure_mode_allow: false",
+        },
+        {},
+    ),
+    "raw headers off": (
+        {"require": None, "sources": [], "headers": {}},
+        {
+            "istio-sidecar": "encode_raw_headers: true",
+            "istio-gateway": "encode_raw_headers: true",
+            "envoy": "encode_raw_headers: true",
+        },
+        {},
+    ),
+    "no context extensions": (
+        {"require": None, "sources": [], "targets": [{"context_extensions": {"gateway": "a"}}]},
+        {
+            "envoy-gateway": "contextExtensions:",
+            "contour": "authPolicy:",
+            "kgateway": "contextExtensions:",
+            "envoy": "check_settings:",
+        },
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "platform"), [(case, platform) for case, (_, seen, _) in WITH_MANIFEST.items() for platform in seen]
+)
+def test_a_finding_shows_the_manifest_that_changes_it(
+    case: str, platform: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts, seen, metadata = WITH_MANIFEST[case]
+    server = dict(parts)
+    sent = {name: server.pop(name) for name in ("headers", "raw_headers") if name in server}
+    config = configuration(tmp_path, server.pop("require"), *server.pop("sources"), **server)
+    assert doctor(config, captured(tmp_path, metadata, **sent), "--platform", platform) == 1
+    printed = capsys.readouterr().out
+    indented = "\n".join(line for line in printed.splitlines() if line.startswith("     "))
+    assert seen[platform] in indented, printed
+    for manifest in manifests_in(printed):
+        if is_custom(manifest):
+            check(manifest)
 
 
 def test_a_platform_that_cannot_send_the_server_name_says_so(

@@ -68,7 +68,7 @@ def test_comments_and_documents_stay_within_the_page(name: str) -> None:
     assert max(map(len, as_text(PLATFORMS[name], SETUP).splitlines())) <= 120
 
 
-@pytest.mark.parametrize("name", ["istio-ambient", "kgateway"])
+@pytest.mark.parametrize("name", ["istio-ambient"])
 def test_a_platform_that_shows_no_certificate_says_that_it_cannot_check_the_thumbprint(name: str) -> None:
     platform = PLATFORMS[name]
     assert any("check `x5t#S256`" in sentence for sentence in platform.cannot)
@@ -90,6 +90,26 @@ def test_istio_waits_for_a_decision_as_long_as_was_said_and_never_lets_through_w
         "failOpen": False,
         "statusOnError": "503",
     }
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("istio")])
+def test_istio_asks_about_every_request(name: str) -> None:
+    policies = [item for item in of(PLATFORMS[name], Destination.KUBERNETES) if item["kind"] == "AuthorizationPolicy"]
+    assert [(policy["spec"]["action"], policy["spec"]["rules"]) for policy in policies] == [("CUSTOM", [{}])]
+
+
+def test_contour_asks_on_a_virtual_host_with_tls_alone() -> None:
+    # Contour's controller refuses others; its schema does not
+    for manifest in of(PLATFORMS["contour"], Destination.KUBERNETES):
+        if manifest["kind"] == "HTTPProxy":
+            assert manifest["spec"]["virtualhost"].keys() >= {"tls", "authorization"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_port_in_host_is_ignored_where_the_platform_ignores_it(name: str) -> None:
+    (document,) = of(PLATFORMS[name], Destination.SERVER)
+    # Envoy compares the whole of Host unless it is told otherwise; every control plane tells it
+    assert document["spec"].get("canonical_paths", []) == ([] if name == "envoy" else ["ignore_host_port"])
 
 
 @pytest.mark.parametrize("name", NAMES)
