@@ -88,8 +88,10 @@ class Deciding:
             stage_interval=telemetry.stage_interval,
             traces=self._traces,
         )
-        # reading it costs time with gRPC's library alone, which is spent only for traces
-        options = {"reads_traceparent": True} if self._traces is not None and listener.transport == "grpcio" else {}
+        options: dict[str, object] = {"on_refused": self.metrics.connection_refused}
+        if listener.transport == "grpcio":
+            # it refuses connections unseen; and reading the span of a call costs time, which is spent only for traces
+            options = {"reads_traceparent": self._traces is not None}
         make = transport or transport_named(listener.transport)
         self.transport = make(listener, service.check, self._health, certificates, **options)
 

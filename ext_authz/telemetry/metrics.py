@@ -85,6 +85,7 @@ class Metrics(Collector):
         self._key_fetches: Counter[tuple[str, str]] = Counter()
         self._key_faults: Counter[tuple[str, str]] = Counter()
         self._errors = 0
+        self._refused = 0
 
     def registry(self) -> CollectorRegistry:
         """A registry with these metrics and those of the process."""
@@ -151,6 +152,10 @@ class Metrics(Collector):
         """Count one exception that became a denial."""
         self._errors += 1
 
+    def connection_refused(self) -> None:
+        """Count one connection that was one too many."""
+        self._refused += 1
+
     def take(self) -> dict[str, Any]:
         """What was counted since this was last asked, as JSON values; it begins at zero again.
 
@@ -164,11 +169,12 @@ class Metrics(Collector):
             "key_fetches": [[*of, count] for of, count in self._key_fetches.items()],
             "key_faults": [[*of, count] for of, count in self._key_faults.items()],
             "errors": self._errors,
+            "refused": self._refused,
         }
         # the dictionaries stay the same objects: the request path may hold on to them
         for counts in (self._checks, self._key_fetches, self._key_faults):
             counts.clear()
-        self._errors = 0
+        self._errors = self._refused = 0
         return taken
 
     def add(self, taken: Mapping[str, Any]) -> None:
@@ -185,6 +191,7 @@ class Metrics(Collector):
         for issuer_name, fault, count in taken["key_faults"]:
             self._key_faults[issuer_name, fault] += count
         self._errors += taken["errors"]
+        self._refused += taken["refused"]
 
     def _count(self, series: _Series, count: int) -> None:
         if series not in self._checks and len(self._checks) >= MAX_SERIES:
@@ -200,6 +207,7 @@ class Metrics(Collector):
         yield from self._collect_keys()
         yield from self._collect_caches()
         yield _counter("ext_authz_internal_errors", "Exceptions that became denials.", self._errors)
+        yield _counter("ext_authz_connections_refused", "Connections beyond the configured maximum.", self._refused)
         yield _counter(
             "ext_authz_log_dropped", "Log lines lost because the reader was too slow or gone.", self.log_dropped()
         )

@@ -143,7 +143,7 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     def _pong(self, number: int) -> None:
-        fields: dict[str, Any] = {"number": number, "revision": self._revision, "reasons": [], "notes": []}
+        fields: dict[str, Any] = {"number": number, "reasons": ["a worker is starting"], "notes": []}
         payload = b""
         if self._deciding is not None:
             readiness = self._deciding.readiness()
@@ -187,15 +187,24 @@ class Worker:
         self._deciding = deciding
         self._revision = revision
         deciding.update_health()
+        # whether it is ready, before it counts
+        self._pong(0)
         self._channel.send(Message("serving", {"revision": revision}))
         await deciding.active.start()
         self._pong(0)
 
     def _make_transport(
-        self, listener: ListenerSettings, check: CheckCall, health: Health, certificates: ServerCertificates | None
+        self,
+        listener: ListenerSettings,
+        check: CheckCall,
+        health: Health,
+        certificates: ServerCertificates | None,
+        **options: Callable[[], None],
     ) -> Transport:
         none = Listening((), "")
-        self._transport = H2Transport(listener, check, health, certificates, none, on_end=self._connection_ended)
+        self._transport = H2Transport(
+            listener, check, health, certificates, none, on_end=self._connection_ended, **options
+        )
         return self._transport
 
     def _connection_ended(self) -> None:

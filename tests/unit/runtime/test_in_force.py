@@ -26,6 +26,7 @@ from ext_authz.runtime import reload as reload_module
 from ext_authz.runtime import server as server_module
 from ext_authz.runtime.active import Active
 from ext_authz.runtime.assembly import Assembly, assemble, assemble_watched
+from ext_authz.runtime.deciding import Deciding
 from ext_authz.runtime.key_fault import KeyFetchError, KeyFetchFault
 from ext_authz.runtime.key_report import KeyReport
 from ext_authz.runtime.reload import Reloader, restart_needed
@@ -344,7 +345,7 @@ class QuietTransport:
 
     drained: float | None = None
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         """As `GrpcTransport`."""
 
     async def start(self) -> str:
@@ -402,13 +403,12 @@ def test_a_server_that_is_told_to_leave_says_so_and_goes_on_for_a_while(
         os.kill(os.getpid(), signal.SIGTERM)
         began = time.monotonic()
         await until(lambda: server.readiness().reasons == ("draining",))
-        assert server._serving is not None
+        assert isinstance(server._serving, Deciding)
         assert not server._serving._health.serving
         # keys that come now change nothing
         server._serving.update_health()
         assert not server._serving._health.serving
-        while QuietTransport.drained is None:
-            await asyncio.sleep(0.01)
+        await until(lambda: QuietTransport.drained is not None)
         nonlocal left
         left = time.monotonic() - began
 
