@@ -127,6 +127,18 @@ def test_a_config_map_that_is_emptied_denies_everything_and_the_log_says_that_th
     server.wait_for(lambda: server.decisions()[-1]["reason"] == "no_policy", "telling why")
 
 
+def test_under_strict_a_config_map_without_any_file_is_a_mistake_and_the_old_policy_stays(
+    server: ServerProcess, folder: Path
+) -> None:
+    written = json.loads((folder / "server.yaml").read_text())
+    server.configure({**written["spec"], "strict": True})
+    server.wait_for(lambda: server.events("configuration loaded"), "taking over the new setting")
+    project_files(folder / "policies", {})
+    server.wait_for(lambda: server.events(SWAPPED), "saying that a reload failed")
+    assert "policies/*.yaml" in notes(server)
+    assert allows(server, "/old")
+
+
 GONE = [
     pytest.param("keys", "jwks.json", id="the keys of an issuer"),
     pytest.param("bundles", "cluster.local.pem", id="a trust bundle"),
