@@ -4,10 +4,21 @@
 
 An open-loop client sends warm requests at a fifth of what the server can do, at most a thousand a second. Beside it a
 second client causes, one after another: bursts of first sights of one token whose key was published a moment ago, tokens
-with key ids that nobody knows, and the same while the JWKS endpoint hangs. Quiet times lie between.
+with key ids that nobody knows, and the same while the JWKS endpoint hangs.
+
+How the two are kept comparable:
+
+- A ratio compares a scene with the quiet time right before it, at the same rate of the same warm requests, so that what
+  else the machine does in that half minute hits both. The figure is the median of the rounds.
+- The server has its core to itself. Both clients are on another one, and the one whose latencies count goes before the
+  other there, where the system lets it: it measures the server's delays and not its own.
+- A latency begins when its request was due, so a server that stops for a while is charged for all that came meanwhile.
+- The percentile is taken over the whole scene. With a burst in each second that is what a client of a service feels with
+  whom that happens each second; how bad one burst can be is the figure `longest`.
+- The bound is judged on `h2`, the default transport. What `grpcio` does before the service is asked is its library's own
+  and cannot be put in slices; its figures stand beside.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +38,7 @@ from bench.load import Load, run_load, verify_answers
 from bench.open_loop import open_loop
 from bench.serve import TRANSPORT_NAMES
 from bench.server import our_server, wait_for_check
+from ext_authz.config.settings import ListenerSettings
 
 __all__ = ["run"]
 
@@ -34,6 +46,7 @@ UNKNOWN_KIDS = {Effort.FULL: 10_000, Effort.QUICK: 1_000, Effort.SMOKE: 200}
 SIGHTS = {Effort.FULL: 1_000, Effort.QUICK: 300, Effort.SMOKE: 50}
 BURSTS = {Effort.FULL: 8, Effort.QUICK: 3, Effort.SMOKE: 1}
 ROUNDS = {Effort.FULL: 3, Effort.QUICK: 1, Effort.SMOKE: 1}
+DEFAULT = ListenerSettings("").transport
 SHARE = 0.2
 """Of what the server can do, for warm and for cold requests each: a server that is loaded, and not close to its limit."""
 
@@ -88,14 +101,14 @@ class _Rotating(JwksEndpoint):
 def run(effort: Effort) -> Report:
     """The ratio for each transport and scene."""
     report = Report("cold")
-    worst = 0.0
     for transport in TRANSPORT_NAMES:
         try:
-            worst = max(worst, _measure(report, transport, effort))
+            worst = _measure(report, transport, effort)
         except Unavailable as error:
             report.skip(transport, str(error))
-    if worst:
-        report.add("cold_to_quiet_p99_ratio", worst, "ratio", "the worst scene on any transport")
+        else:
+            name = "cold_to_quiet_p99_ratio" if transport == DEFAULT else f"{transport}_cold_to_quiet_p99_ratio"
+            report.add(name, worst, "ratio", f"the worst scene on {transport}")
     return report
 
 
@@ -112,6 +125,7 @@ def _measure(report: Report, transport: str, effort: Effort) -> float:
             warm, cold = min(MAXIMUM_RATE, maximum * SHARE), min(MAXIMUM_RATE, maximum * SHARE)
             quiet: list[float] = []
             noisy: dict[str, list[float]] = {}
+            ratios: dict[str, list[float]] = {}
             notes: dict[str, str] = {}
             longest: dict[str, float] = {}
             late = 0
@@ -122,18 +136,17 @@ def _measure(report: Report, transport: str, effort: Effort) -> float:
                     quiet.append(_warm(address, message, warm, min(scene.seconds, 5.0)).percentile(99))
                     load, unanswered = _beside(scene, endpoint, address, message, warm)
                     noisy.setdefault(scene.name, []).append(load.percentile(99))
+                    ratios.setdefault(scene.name, []).append(load.percentile(99) / quiet[-1])
                     longest[scene.name] = max(longest.get(scene.name, 0.0), load.percentile(100))
                     notes[scene.name] = f"{scene.note}, beside {warm:.0f} warm ones a second"
                     late += unanswered
             workload.check_allowed(wait_for_check(address, message))
     report.add(f"{transport}_quiet_p99_ms", quiet, "ms", f"warm requests at {warm:.0f} a second")
-    typical = statistics.median(quiet)
     worst = 0.0
     for scene_name, samples in noisy.items():
         report.add(f"{transport}_{scene_name}_p99_ms", samples, "ms", notes[scene_name])
         report.add(f"{transport}_{scene_name}_longest_ms", longest[scene_name], "ms", notes[scene_name])
-        ratios = [sample / typical for sample in samples]
-        ratio = report.add(f"{transport}_{scene_name}_p99_ratio", ratios, "ratio", notes[scene_name])
+        ratio = report.add(f"{transport}_{scene_name}_p99_ratio", ratios[scene_name], "ratio", notes[scene_name])
         worst = max(worst, ratio.value)
     report.add(
         f"{transport}_late_cold_calls", late, "count", f"cold calls without an answer in {COLD_DEADLINE_SECONDS:g} s"

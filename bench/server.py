@@ -4,6 +4,8 @@ python -m bench.server [--effort quick]
 """
 
 import contextlib
+import functools
+import os
 import statistics
 import sys
 import tempfile
@@ -155,12 +157,27 @@ def our_process(
 def measured_server(name: str, arguments: list[str], folder: Path) -> Iterator[Process]:
     """A Python process on the measured core."""
     folder.mkdir(parents=True, exist_ok=True)
-    process = Process(name, on_core(cores()[0], [sys.executable, *arguments]), folder / "log")
+    process = Process(name, on_core(cores()[0], [sys.executable, *arguments]), folder / "log", _environment())
     process.start()
     try:
         yield process
     finally:
         process.stop()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, and bytecode is kept: it is compiled when a package or an image is installed, not at each start."""
+    environment = dict(os.environ)
+    if sys.dont_write_bytecode:
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment["PYTHONPYCACHEPREFIX"] = _bytecode().name
+    return environment
+
+
+@functools.cache
+def _bytecode() -> tempfile.TemporaryDirectory[str]:
+    """Of one run of the benchmarks; it goes with this process."""
+    return tempfile.TemporaryDirectory()
 
 
 @contextlib.contextmanager
