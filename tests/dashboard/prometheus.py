@@ -35,14 +35,15 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[Prometheus]:
-    """Scrape `targets` (address by name of the instance) every two seconds."""
+def prometheus(folder: Path, targets: Mapping[str, str], rules: Path | None = None) -> Iterator[Prometheus]:
+    """Scrape `targets` (address by name of the instance) every two seconds, and judge by `rules` as often."""
     binary = shutil.which("prometheus")
     if binary is None:
         raise SystemExit("prometheus is not installed (Debian: apt-get install prometheus)")
     scraped = [{"targets": [address], "labels": {"instance": name}} for name, address in targets.items()]
     config = {
-        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"},
+        "global": dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{SCRAPE_SECONDS}s"),
+        "rule_files": [] if rules is None else [str(rules)],
         "scrape_configs": [{"job_name": "ext-authz", "static_configs": scraped}],
     }
     file = folder / "prometheus.yaml"

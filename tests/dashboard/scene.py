@@ -70,8 +70,8 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path) -> Iterator[Scene]:
-    """Start everything on loopback."""
+def scene(folder: Path, refresh_seconds: int = 20) -> Iterator[Scene]:
+    """Start everything on loopback; keys are fetched again after so many seconds."""
     with JwksEndpoint(jwks(KEY)) as corp, JwksEndpoint(jwks(PARTNER_KEY)) as partner:
         corp.delay, partner.delay = 0.02, 0.06
         spec = server_spec(
@@ -80,7 +80,11 @@ def scene(folder: Path) -> Iterator[Scene]:
                 {"name": "corp", "issuer": ISSUER, "audiences": [AUDIENCE], "keys": {"url": corp.url}},
                 {"name": "partner", "issuer": PARTNER, "audiences": [AUDIENCE], "keys": {"url": partner.url}},
             ],
-            key_fetch={"refresh_seconds": 20, "unknown_key_cooldown_seconds": 4, "failure_backoff_seconds": 2},
+            key_fetch={
+                "refresh_seconds": refresh_seconds,
+                "unknown_key_cooldown_seconds": 4,
+                "failure_backoff_seconds": 2,
+            },
             policies=["*.policy.yaml"],
             log={"allowed": 0.01},
             telemetry={"stage_interval": 8},
