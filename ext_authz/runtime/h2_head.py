@@ -26,6 +26,9 @@ MAX_BLOCK_BYTES = 4 * HEADER_LIST_BYTES
 MAX_REMEMBERED = 64
 """Distinct blocks kept for one connection; Envoy needs one for each timeout it uses."""
 
+MAX_REMEMBERED_BYTES = 1_024
+"""Of one such block, five times what Envoy's have: blocks that only a client with other aims sends are not worth memory."""
+
 MAX_TRACEPARENT_BYTES = 512
 """Ten times what version 00 has; it is kept for as long as the call lasts, so whoever sends more is in no trace."""
 
@@ -100,7 +103,7 @@ class HeadDecoder:
             # what the same bytes say next time depends on the table; a malformed head has changed it all the same
             self._remembered.clear()
         head = _parse(fields)
-        if same_table:
+        if same_table and len(block) <= MAX_REMEMBERED_BYTES:
             self._remembered[block] = head
         return head
 

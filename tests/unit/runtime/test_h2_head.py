@@ -3,7 +3,14 @@
 import pytest
 from hpack import Encoder
 
-from ext_authz.runtime.h2_head import MAX_TRACEPARENT_BYTES, Head, HeadDecoder, Malformed
+from ext_authz.runtime.h2_head import (
+    MAX_REMEMBERED,
+    MAX_REMEMBERED_BYTES,
+    MAX_TRACEPARENT_BYTES,
+    Head,
+    HeadDecoder,
+    Malformed,
+)
 from ext_authz.runtime.transport import CHECK_METHOD
 from ext_authz.telemetry.traceparent import LENGTH
 
@@ -73,6 +80,26 @@ def test_each_call_has_its_own_traceparent_and_a_block_that_changes_no_table_is_
             block = encoder.encode([*((name, text, False) for name, text in FIELDS), ("traceparent", value, sensitive)])
             assert decoder.head(block).traceparent == value
     assert decoder.head(encoder.encode(FIELDS)) == first
+
+
+def test_no_more_is_remembered_than_an_envoy_needs() -> None:
+    encoder, decoder = Encoder(), HeadDecoder()
+
+    def again(value: str) -> bool:
+        """Whether the block of a call with this field, which is in no table, is decoded once."""
+        block = encoder.encode([*((name, text, False) for name, text in FIELDS), ("x", value, True)], huffman=False)
+        return decoder.head(block) is decoder.head(block)
+
+    encoder.encode(FIELDS)
+    decoder.head(Encoder().encode(FIELDS))
+    overhead = len(encoder.encode([*((name, text, False) for name, text in FIELDS), ("x", "", True)], huffman=False))
+    assert again("a" * (MAX_REMEMBERED_BYTES - overhead - 2))
+    assert not again("a" * (MAX_REMEMBERED_BYTES - overhead - 1))
+    first = [encoder.encode([*((name, text, False) for name, text in FIELDS), ("x", f"{n}", True)]) for n in range(200)]
+    heads = [decoder.head(block) for block in first]
+    assert len(decoder._remembered) <= MAX_REMEMBERED
+    assert decoder.head(first[-1]) is heads[-1]
+    assert decoder.head(first[0]) is not heads[0]
 
 
 def test_a_traceparent_does_not_excuse_what_is_malformed() -> None:
