@@ -262,3 +262,37 @@ def test_an_exemplar_leads_to_the_decision(world: World) -> None:
     assert text.headers["content-type"].startswith("application/openmetrics-text")
     assert f'decision_id="{decision_id}",trace_id="{TRACE}"' in text.text
     assert "decision_id" not in world.server.admin("/metrics")[1]
+
+
+def series(text: str) -> set[str]:
+    """Names and labels of what is exported, without values, and without buckets that no request needs to fill."""
+    return {line.rpartition(" ")[0].partition(" # ")[0] for line in text.splitlines() if line and line[0] != "#"}
+
+
+@pytest.mark.envoy
+def test_nothing_that_a_client_chooses_becomes_a_label_or_a_series(world: World) -> None:
+    def flood(mark: str) -> None:
+        now = time.time()
+        tokens = [
+            access_token(now=now, sub=mark, client_id=mark, jti=mark, scope=mark),
+            access_token(now=now, iss=f"https://{mark}.example"),
+            access_token(now=now, header={"kid": mark}),
+            access_token(now=now - 9_000, sub=mark),
+            mark,
+        ]
+        for path in ("/open", "/peer", "/token", "/elsewhere", "/open//"):
+            for token in tokens:
+                url = f"{path}/{mark}?q={mark}"
+                world.send(url, host=f"{mark}.example.com", authorization=f"Bearer {token}", user_agent=mark)
+        world.send(f"/open/{mark}", traceparent=f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-00")
+
+    def exported() -> str:
+        return world.server.admin("/metrics")[1]
+
+    flood("chosen0")
+    before = exported()
+    for number in range(4):
+        flood(f"chosen1{number}")
+    after = exported()
+    assert series(after) == series(before)
+    assert "chosen" not in after

@@ -4,12 +4,14 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra `otel` is not installed")
 
 from support.otlp_receiver import OtlpReceiver
+from support.server import ServerProcess, server_spec
 
 from ext_authz.config.settings import TraceSettings
 from ext_authz.decision import Allow, Decision, Deny, Diagnostics
@@ -133,3 +135,11 @@ def test_without_the_libraries_the_server_says_what_to_install(monkeypatch: pyte
     with pytest.raises(ConfigurationError) as caught:
         tracing.start_traces(TraceSettings("http://127.0.0.1:1/v1/traces"))
     assert "ext-authz[otel]" in caught.value.problems[0]
+
+
+def test_without_traces_nothing_of_opentelemetry_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    with ServerProcess(tmp_path, server_spec()) as server:
+        imported = {line.rpartition("|")[2].strip() for line in server.stderr.splitlines()}
+    assert "ext_authz.telemetry.metrics" in imported
+    assert not {name for name in imported if name.partition(".")[0] == "opentelemetry"}
