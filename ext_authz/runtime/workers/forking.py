@@ -13,6 +13,9 @@ from ext_authz.telemetry.server_log import log_event
 
 __all__ = ["Forking"]
 
+END_SECONDS = 2.0
+"""For the nursery to see off what has ended."""
+
 _MODULE = "ext_authz.runtime.workers.nursery"
 
 _logger = logging.getLogger(__name__)
@@ -69,9 +72,11 @@ class Forking:
             self._channel.close()
             self._channel = None
         if self._process is not None:
-            # it has nothing left to do, or waits for workers that hang
-            self._process.kill()
-            self._process.wait()
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process = None
         self._lock.close()
 

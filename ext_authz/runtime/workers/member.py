@@ -56,7 +56,7 @@ class Member:
         self.served_since: float | None = None
         self.silent = 0
         self.behind = 0
-        self.reasons: tuple[str, ...] = ("a worker has not started",)
+        self.reasons: tuple[str, ...] = ("a worker is starting",)
         self.notes: tuple[str, ...] = ()
         self.prepared: asyncio.Future[tuple[str, ...] | None] | None = None
         self.killed = False

@@ -73,7 +73,7 @@ class Worker:
         self._deciding: Deciding | None = None
         self._transport: H2Transport | None = None
         self._prepared: tuple[int, Prepared] | None = None
-        self._revision = 0
+        self._code = 0
         self._ending = asyncio.Event()
         self._drain_seconds: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,8 +94,8 @@ class Worker:
             "drain": self._drain,
         }
 
-    async def run(self) -> None:
-        """Serve until told to drain, or until the supervisor is gone."""
+    async def run(self) -> int:
+        """Serve until told to drain, or until the supervisor is gone. Returns the exit code."""
         loop = asyncio.get_running_loop()
         # the supervisor, which gets it too, says when to end
         loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -107,6 +107,7 @@ class Worker:
             await self._end()
         finally:
             logging.getLogger().removeHandler(handler)
+        return self._code
 
     # messages
 
@@ -183,9 +184,10 @@ class Worker:
             await deciding.transport.start()
         except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor starts another one
             log_event(_logger, logging.ERROR, "a worker cannot begin", detail=exception_summary(error))
-            os._exit(1)
+            self._code = 1
+            self._ending.set()
+            return
         self._deciding = deciding
-        self._revision = revision
         deciding.update_health()
         # whether it is ready, before it counts
         self._pong(0)
@@ -230,7 +232,6 @@ class Worker:
             return
         (_, prepared), self._prepared = self._prepared, None
         await self._deciding.active.put_in_force(prepared)
-        self._revision = revision
         configuration = prepared.assembly.configuration
         self._deciding.log.allowed = configuration.log.allowed
         logging.getLogger(LOGGER_NAME).setLevel(configuration.log.level.upper())
@@ -284,11 +285,10 @@ def run_worker(channel: int, lock: int, number: int) -> int:
     sink = LineSink(_STANDARD_OUTPUT, worker=number, lock=lock)
     own = socket.socket(fileno=channel)
     try:
-        run_on_best_loop(_run(own, sink))
+        return run_on_best_loop(_run(own, sink))
     finally:
         sink.close()
-    return 0
 
 
-async def _run(own: socket.socket, sink: LineSink) -> None:
-    await Worker(own, sink).run()
+async def _run(own: socket.socket, sink: LineSink) -> int:
+    return await Worker(own, sink).run()
