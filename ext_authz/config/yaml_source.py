@@ -6,6 +6,7 @@ So nothing can be read in two ways (`no` is text, `010` is refused) and nothing 
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeAlias
@@ -182,8 +183,9 @@ class _Reader:
         mark = event.start_mark
         node = Node(mark.line + 1, mark.column + 1)
         if isinstance(event, yaml.ScalarEvent) and event.anchor is None and event.tag is None:
-            # nearly every event is one of these
-            return (self._plain(event.value, node) if event.implicit[0] else event.value), node
+            # nearly every event is one of these, and ten thousand rules say the same few things
+            text = sys.intern(event.value)
+            return (self._plain(text, node) if event.implicit[0] else text), node
         if depth > MAX_DEPTH:
             self._add(node, f"nested deeper than {MAX_DEPTH} levels", "flatten the structure")
             raise _Stop
@@ -214,7 +216,7 @@ class _Reader:
         node.children = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key_node = Node(event.start_mark.line + 1, event.start_mark.column + 1)
-            key = event.value if isinstance(event, yaml.ScalarEvent) else None
+            key = sys.intern(event.value) if isinstance(event, yaml.ScalarEvent) else None
             if key is None:
                 self._add(key_node, "a key must be plain text", "write `key: value`")
                 self._value(event, depth + 1)
