@@ -4,7 +4,8 @@
 //	custom_resources DEFINITIONS.yaml...
 //
 // reads one object in JSON from each line of standard input and writes one line for each: a JSON array of what is wrong
-// with it, empty when the API server would take it, null when none of the definitions is for its kind.
+// with it, empty when the API server would take it, null when none of the definitions is for its kind. An object of the kind
+// MeshConfig is not Kubernetes' but Istio's: its `meshConfig` is read as istiod reads its own configuration.
 package main
 
 import (
@@ -18,6 +19,8 @@ import (
 	"os"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	mesh "istio.io/api/mesh/v1alpha1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	v1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
@@ -81,12 +84,25 @@ func answer(line []byte, definitions map[kind]definition) {
 	wrong := []string(nil)
 	if known, ok := definitions[kind{apiVersion, name}]; ok {
 		wrong = append([]string{}, known.judge(object)...)
+	} else if name == "MeshConfig" {
+		wrong = meshConfig(object["meshConfig"])
 	}
 	text, err := json.Marshal(wrong)
 	if err != nil {
 		fail(err)
 	}
 	fmt.Println(string(text))
+}
+
+func meshConfig(content any) []string {
+	text, err := json.Marshal(content)
+	if err != nil {
+		fail(err)
+	}
+	if err := protojson.Unmarshal(text, &mesh.MeshConfig{}); err != nil {
+		return []string{err.Error()}
+	}
+	return []string{}
 }
 
 // read adds every version of every CustomResourceDefinition in a stream of YAML documents; other documents are left out.

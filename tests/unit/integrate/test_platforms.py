@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from support.custom_resources import MAY_BUILD
+from support.custom_resources import MAY_BUILD, judge
 from support.manifests import check, documents, is_custom
 
 from ext_authz.config.load import load
@@ -149,3 +149,20 @@ def test_a_grant_is_printed_where_the_server_is_in_another_namespace(name: str) 
 def test_what_kubernetes_would_refuse_is_refused_by_name(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Setup(**arguments)
+
+
+def mesh_configs() -> list[tuple[str, dict[str, Any]]]:
+    return [(name, document) for name in NAMES for document in of(PLATFORMS[name], Destination.ISTIOD)]
+
+
+@pytest.mark.parametrize(("name", "document"), mesh_configs(), ids=[name for name, _ in mesh_configs()])
+def test_istiod_would_read_what_is_to_be_merged_into_its_configuration(name: str, document: dict[str, Any]) -> None:
+    assert document.keys() == {"meshConfig"}, name
+    assert judge({"kind": "MeshConfig", **document}) == []
+    misspelt = copy.deepcopy(document)
+    for provider in misspelt["meshConfig"].get("extensionProviders", ()):
+        provider["envoyExtAuthzGrpc"]["failsOpen"] = False
+    misspelt["meshConfig"].setdefault("defaultConfig", {})["gatewaysTopology"] = {}
+    wrong = judge({"kind": "MeshConfig", **misspelt})
+    assert wrong is not None
+    assert "unknown field" in wrong[0]
