@@ -168,7 +168,14 @@ def _named_documents(server: Document, files: NamedFiles, problems: Problems) ->
         for path in files.expand(pattern, at) if isinstance(pattern, str) and pattern else ():
             if path.absolute() not in seen:
                 seen.add(path.absolute())
-                found += read_documents(path, problems, server.place(at), field_name(at))
+                wrong = len(problems)
+                documents = read_documents(path, problems, server.place(at), field_name(at))
+                if not documents and len(problems) == wrong:
+                    # a file that a tool has emptied looks like one that somebody has commented out
+                    problems.warn(
+                        Place(str(path)), "", "the file holds no policy", "remove it, or write what it should hold"
+                    )
+                found += documents
     return found
 
 

@@ -124,18 +124,27 @@ def test_a_config_map_that_is_emptied_denies_everything_and_the_log_says_that_th
     server.wait_for(lambda: not allows(server, "/old"), "denying")
     loaded = server.events("configuration loaded")[-1]
     assert loaded["policies"] == 0
+    (warning,) = server.events("configuration warning")
+    assert f"{folder}/policies/policy.yaml: the file holds no policy" in warning["detail"]
     server.wait_for(lambda: server.decisions()[-1]["reason"] == "no_policy", "telling why")
 
 
-def test_under_strict_a_config_map_without_any_file_is_a_mistake_and_the_old_policy_stays(
-    server: ServerProcess, folder: Path
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        pytest.param({}, "policies/*.yaml", id="no file"),
+        pytest.param({"policy.yaml": ""}, "policies/policy.yaml", id="an empty file"),
+    ],
+)
+def test_under_strict_a_config_map_without_policies_is_a_mistake_and_the_old_policy_stays(
+    server: ServerProcess, folder: Path, files: dict[str, str], place: str
 ) -> None:
     written = json.loads((folder / "server.yaml").read_text())
     server.configure({**written["spec"], "strict": True})
     server.wait_for(lambda: server.events("configuration loaded"), "taking over the new setting")
-    project_files(folder / "policies", {})
+    project_files(folder / "policies", files)
     server.wait_for(lambda: server.events(SWAPPED), "saying that a reload failed")
-    assert "policies/*.yaml" in notes(server)
+    assert place in notes(server)
     assert allows(server, "/old")
 
 
