@@ -9,6 +9,9 @@
 {{- end -}}
 {{- $_ := set $listener "tls" $tls -}}
 {{- end -}}
+{{- if and (ne (toString .Values.workers) "1") (not (hasKey $listener "workers")) -}}
+{{- $_ := set $listener "workers" .Values.workers -}}
+{{- end -}}
 {{ toYaml $listener }}
 {{- end -}}
 
