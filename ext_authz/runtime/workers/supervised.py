@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from ext_authz.runtime.admin import Readiness
 from ext_authz.runtime.assembly import Assembly
+from ext_authz.runtime.connection_limit import ConnectionLimit
 from ext_authz.runtime.listening import Listening
 from ext_authz.runtime.tls import ServerCertificates
 from ext_authz.runtime.workers.accepting import Accepting
@@ -46,6 +47,7 @@ class Supervised:
         self.metrics.log_dropped = lambda: sink.dropped
         self.in_force = Fleet(assembly, pack(assembly), certificates, workers, Totals(self.metrics))
         self._listener = assembly.configuration.listener
+        self._limit = ConnectionLimit(self._listener.maximum_connections, self.metrics.connection_refused)
         self._workers = workers
         self._accepting: Accepting | None = None
         self._was_ready = False
@@ -135,9 +137,9 @@ class Supervised:
         """Nothing is left after `drain`."""
 
     def _hand(self, accepted: socket.socket) -> None:
-        if self.in_force.connections >= self._listener.maximum_connections:
-            accepted.close()
-        else:
+        # they are counted where they are
+        self._limit.open = self.in_force.connections
+        if self._limit.admit(accepted):
             self.in_force.hand(accepted)
 
 

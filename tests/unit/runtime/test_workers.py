@@ -376,3 +376,4 @@ def test_more_connections_than_allowed_are_closed_whoever_would_have_them(tmp_pa
         with grpc.insecure_channel(server.address, options=options) as channel, pytest.raises(grpc.RpcError):
             check_over(channel, check_request(path="/public"), timeout=1)
         assert sum(connections(server)) == 4
+        assert (server.metric("ext_authz_connections_refused_total") or 0) >= 1
