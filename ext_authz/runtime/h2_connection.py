@@ -219,8 +219,6 @@ class Connection(Intake, asyncio.Protocol):
             return
         stream.credit += size
         stream.size += len(payload)
-        if stream.credit > STREAM_WINDOW:
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
         try:
             if flags & END_STREAM:
                 self._whole(stream, payload)

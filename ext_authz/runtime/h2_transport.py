@@ -97,17 +97,18 @@ class H2Transport:
         if listening is None:
             listening = self._listening = await asyncio.to_thread(Listening.open, self._listener.address)
         loop = asyncio.get_running_loop()
-        if self._certificates is not None:
+        certificates = self._certificates
+        if certificates is not None:
             try:
-                self._context = server_context(self._certificates.material)
+                self._context = server_context(certificates.material)
             except BaseException:
                 self._close()
                 raise
 
             def renew() -> None:
-                loop.call_soon_threadsafe(self._renew)
+                loop.call_soon_threadsafe(self._renew, certificates)
 
-            self._certificates.on_replace = renew
+            certificates.on_replace = renew
         self._limit.maximum = affordable(self._listener.maximum_connections)
         for listener in listening.sockets:
             loop.add_reader(listener, self._accept, listener)
@@ -213,13 +214,12 @@ class H2Transport:
         self._limit.release()
         self._on_end()
 
-    def _renew(self) -> None:
+    def _renew(self, certificates: ServerCertificates) -> None:
         """Make the next handshake with the newest certificates."""
-        if self._certificates is not None:
-            try:
-                self._context = server_context(self._certificates.material)
-            except OSError as error:
-                log_event(_logger, logging.ERROR, "new certificates cannot be served", detail=exception_summary(error))
+        try:
+            self._context = server_context(certificates.material)
+        except OSError as error:
+            log_event(_logger, logging.ERROR, "new certificates cannot be served", detail=exception_summary(error))
 
     async def _sweep(self) -> None:
         while True:

@@ -17,8 +17,10 @@ from support.raw_h2 import PREFACE, frame, http2_frame
 
 from ext_authz.runtime import h2_stream as module
 from ext_authz.runtime import turns
+from ext_authz.runtime.grpc_frame import CallRefused, Status
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
+from ext_authz.runtime.h2_frame import ErrorCode
 from ext_authz.runtime.h2_head import HeadDecoder, Malformed
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.transport import CHECK_METHOD
@@ -172,6 +174,11 @@ def test_a_request_may_come_in_pieces_of_any_size() -> None:
         (http2_frame(4, 0, 0, b"\0\x04\x80\0\0\0"), 3),
         (http2_frame(1, 0x24, 3, bytes(4)), 6),
         (http2_frame(1, 0, 3, b"\x82") + http2_frame(9, 0, 3), 11),
+        # padding that is longer than the frame, or says not even how long it is
+        (http2_frame(0, 0x8, 1, b"\2x"), 1),
+        (http2_frame(0, 0x8, 1, b""), 1),
+        # of the connection: more than 2^31-1 may never be sent
+        (http2_frame(8, 0, 0, b"\x7f\xff\xff\xff"), 3),
         (http2_frame(8, 0, 1, b"\x7f\xff\0\0") + http2_frame(4, 0, 0, b"\0\x04\x7f\xff\xff\xff"), 3),
     ],
 )
@@ -265,7 +272,7 @@ def test_windows_are_given_back_before_they_are_used_up() -> None:
     assert not wire.closed
 
 
-def test_more_than_a_streams_window_ends_the_connection() -> None:
+def test_an_upload_of_several_windows_is_never_held_up() -> None:
     connection = Connection(ServedCalls(echo, Health()), 10 * STREAM_WINDOW, 10, set(), lambda: None)
     wire = Wire()
     connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
@@ -413,3 +420,68 @@ def test_work_that_fails_is_internal() -> None:
         return wire.frames()[-1][3]
 
     assert b"grpc-status\x0213" in asyncio.run(scenario())
+
+
+def test_a_padded_body_is_read_without_its_padding() -> None:
+    connection, wire, _ = opened(frame(b"xy")[:5], end=False)
+    wire.frames()
+    connection.data_received(http2_frame(0, 0x9, 1, b"\3xy\0\0\0"))
+    assert [payload for kind, _, _, payload in wire.frames() if kind == 0] == [frame(b"xy")]
+
+
+def test_what_comes_for_a_call_that_has_ended_is_dropped() -> None:
+    connection, wire, _ = opened(frame(b"x")[:3], end=False)
+    stream = connection.streams[1]
+    connection.reset(stream, ErrorCode.CANCEL)
+    wire.frames()
+    connection.send(stream, b"y")
+    connection.finish(stream)
+    connection.answer(stream, b"y")
+    connection.refuse(stream, CallRefused(Status.INTERNAL, "too late"))
+    connection.reset(stream, ErrorCode.CANCEL)
+    assert wire.frames() == []
+
+
+def test_what_comes_after_the_end_of_a_connection_is_of_no_consequence() -> None:
+    connection, wire, _ = connected()
+    wire.frames()
+    connection.connection_lost(None)
+    connection.pause_writing()
+    connection.resume_writing()
+    connection.data_received(http2_frame(6, 0, 0, bytes(8)))
+    connection.expire(time.monotonic() + 1_000, 1)
+    connection.abort()
+    connection.drain()
+    assert (wire.frames(), wire.aborted) == ([], False)
+
+
+def test_a_watch_that_ends_while_its_client_reads_nothing_is_told_in_full_later() -> None:
+    async def scenario() -> None:
+        health = Health()
+        connection = Connection(ServedCalls(echo, health), 100_000, 10, set(), lambda: None)
+        wire = Wire()
+        connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
+        one = client()
+        one.initiate_connection()
+        one.clear_outbound_data_buffer()
+        head = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/grpc.health.v1.Health/Watch"),
+            (":authority", "a"),
+        ]
+        one.send_headers(1, [*head, ("te", "trailers"), ("content-type", "application/grpc")])
+        one.send_data(1, frame(b""), end_stream=True)
+        connection.data_received(PREFACE + http2_frame(4, 0, 0, b"\0\x04\0\0\0\0"))
+        connection.data_received(one.data_to_send())
+        await asyncio.sleep(0)
+        health.end()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert [kind for kind, _, stream, _ in wire.frames() if stream] == [1]
+        connection.data_received(http2_frame(8, 0, 1, b"\0\0\1\0"))
+        told = wire.frames()
+        assert [(kind, flags) for kind, flags, _, _ in told] == [(0, 0), (1, 5)]
+        assert told[0][3] == frame(b"\x08\x02")
+
+    asyncio.run(scenario())

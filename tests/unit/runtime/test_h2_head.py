@@ -3,7 +3,10 @@
 import pytest
 from hpack import Encoder
 
+from ext_authz.runtime.grpc_frame import CallRefused, Status
+from ext_authz.runtime.h2_frame import ConnectionFault, ErrorCode
 from ext_authz.runtime.h2_head import (
+    HEADER_LIST_BYTES,
     MAX_REMEMBERED,
     MAX_REMEMBERED_BYTES,
     MAX_TRACEPARENT_BYTES,
@@ -107,3 +110,45 @@ def test_a_traceparent_does_not_excuse_what_is_malformed() -> None:
         head(("traceparent", "a\nb"))
     with pytest.raises(Malformed):
         head(("traceparent", ONE), (":late", "x"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [
+        (FIELDS, None),
+        ([*FIELDS[:2], (":path", "relative"), *FIELDS[3:]], Malformed),
+        ([*FIELDS[:2], *FIELDS[3:]], Malformed),
+        ([(":method", "GET"), *FIELDS[1:]], 405),
+        ([*FIELDS[:3], ("te", "trailers")], 415),
+        ([*FIELDS[:3], ("content-type", "text/plain"), ("te", "trailers")], 415),
+        ([*FIELDS[:4]], Status.INTERNAL),
+        ([*FIELDS[:4], ("te", "gzip")], Malformed),
+        ([*FIELDS, ("te", "trailers")], Malformed),
+        ([*FIELDS, ("content-length", "5")], None),
+        ([*FIELDS, ("content-length", "+5")], Malformed),
+        ([*FIELDS, ("content-length", "1" * 19)], Malformed),
+        ([*FIELDS, ("connection", "close")], Malformed),
+        ([*FIELDS, ("X-Capital", "x")], Malformed),
+        ([*FIELDS, ("x", " padded")], Malformed),
+        ([*FIELDS, (":path", "/again")], Malformed),
+        ([(":unknown", "x"), *FIELDS], Malformed),
+        ([*FIELDS, ("grpc-timeout", "1S")], None),
+        ([*FIELDS, ("grpc-timeout", "soon")], Status.INTERNAL),
+        ([*FIELDS, ("grpc-timeout", "1S"), ("grpc-timeout", "1S")], Status.INTERNAL),
+        ([*FIELDS, ("x", "y" * HEADER_LIST_BYTES)], 431),
+    ],
+)
+def test_a_head_is_a_call_or_says_how_it_ends(fields: list[tuple[str, str]], refusal: object) -> None:
+    block = Encoder().encode(fields)
+    if refusal is Malformed:
+        with pytest.raises(Malformed):
+            HeadDecoder().head(block)
+        return
+    found = HeadDecoder().head(block).refusal
+    assert (found.status if isinstance(found, CallRefused) else found) == refusal
+
+
+def test_a_block_that_cannot_be_decoded_ends_the_connection() -> None:
+    with pytest.raises(ConnectionFault) as fault:
+        HeadDecoder().head(b"\xff\xff\xff\xff\xff\xff")
+    assert fault.value.code is ErrorCode.COMPRESSION_ERROR
