@@ -1,8 +1,10 @@
 """Nothing that an operator does fails a request: each test counts every answer of a steady load through a real Envoy."""
 
+import json
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -386,3 +388,26 @@ def test_keys_that_cannot_be_fetched_for_ten_minutes_fail_no_request(folders: tu
             load.report.verify(at_least=1500)
             denied = {record["reason"] for record in server.decisions() if record["path"] == "/invoices/next"}
             assert denied == {"signing_key_unknown", "ok"}
+
+
+@pytest.mark.slow
+def test_a_part_of_the_allowed_and_every_denial_is_one_line_of_json(folders: tuple[Path, Path]) -> None:
+    spec = mesh_spec(log={"allowed": 0.1})
+    with (
+        ServerProcess(folders[0], spec, policy__yaml=mesh_policy()) as server,
+        Mesh(folders[1], [server.address], edit=without_retries) as mesh,
+    ):
+        with mesh.load() as load:
+            load.wait_for_answers(600)
+        load.report.verify(at_least=600)
+        assert server.stop() == 0
+        lines = [json.loads(line) for line in server.lines]
+    assert server.stderr == ""
+    decisions = [line for line in lines if line["log"] == "decision"]
+    assert [line["log"] for line in lines].count("server") == len(lines) - len(decisions)
+    answers = load.report.answers
+    logged = Counter(line["decision"] for line in decisions)
+    assert logged["deny"] == sum(count for what, count in answers.items() if not what.endswith(": 200"))
+    allowed = sum(count for what, count in answers.items() if what.endswith(": 200"))
+    # a tenth, give or take what chance does in a million runs
+    assert 0.03 < logged["allow"] / allowed < 0.2
