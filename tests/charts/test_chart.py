@@ -14,7 +14,7 @@ import helm_python
 import pytest
 import yaml
 from support.charts import CHART, CHARTS, Manifest, manifests, notes, of_kind, pod_of, render
-from support.custom_resources import MAY_BUILD
+from support.custom_resources import MAY_BUILD, judge
 from support.manifests import check, is_custom
 
 from ext_authz import __version__
@@ -198,6 +198,19 @@ def test_every_pod_is_within_the_restricted_profile(case: str) -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_namespace_that_enforces_the_restricted_profile_takes_every_pod(case: str) -> None:
+    objects = manifests(values(case))
+    template = pod_of(objects)
+    metadata = {"name": "a", "namespace": "b", **template["metadata"]}
+    pods = [item for item in objects if item["kind"] == "Pod"]
+    for pod in ({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}, *pods):
+        assert judge(pod) == []
+        assert pod["spec"]["securityContext"].pop("runAsNonRoot")
+        (wrong,) = judge(pod) or [""]
+        assert wrong.startswith("runAsNonRoot != true")
 
 
 @pytest.mark.parametrize("case", CASES)

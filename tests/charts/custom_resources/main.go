@@ -5,7 +5,8 @@
 //
 // reads one object in JSON from each line of standard input and writes one line for each: a JSON array of what is wrong
 // with it, empty when the API server would take it, null when none of the definitions is for its kind. An object of the kind
-// MeshConfig is not Kubernetes' but Istio's: its `meshConfig` is read as istiod reads its own configuration.
+// MeshConfig is not Kubernetes' but Istio's: its `meshConfig` is read as istiod reads its own configuration. A Pod is held
+// to the restricted profile.
 package main
 
 import (
@@ -86,6 +87,8 @@ func answer(line []byte, definitions map[kind]definition) {
 		wrong = append([]string{}, known.judge(object)...)
 	} else if name == "MeshConfig" {
 		wrong = meshConfig(object["meshConfig"])
+	} else if name == "Pod" && apiVersion == "v1" {
+		wrong = pod(object)
 	}
 	text, err := json.Marshal(wrong)
 	if err != nil {
