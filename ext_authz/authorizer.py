@@ -5,6 +5,7 @@
 Each step raises `Refusal` when the request must be denied; the one handler below turns it into the answer.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from ext_authz.decision import Allow, Decision, Deny, Diagnostics
@@ -35,7 +36,7 @@ def authorize(
     facts: RequestFacts,
     snapshot: Snapshot,
     now: float,
-    unmet: frozenset[Need] = frozenset(),
+    unmet: Container[Need] = (),
 ) -> Decision | Need:
     """Decide one request.
 
@@ -43,7 +44,7 @@ def authorize(
         facts: what Envoy said.
         snapshot: everything else the decision may depend on.
         now: seconds since the epoch.
-        unmet: needs that were tried and could not be fulfilled; they deny instead of being returned again.
+        unmet: needs that were tried, or are not to be tried now; they deny instead of being returned.
 
     Returns:
         The decision, or what is missing to make it.
@@ -55,7 +56,7 @@ def examine(
     facts: RequestFacts,
     snapshot: Snapshot,
     now: float,
-    unmet: frozenset[Need],
+    unmet: Container[Need],
     seen: Examination,
 ) -> Decision | Need:
     """As `authorize`, leaving in `seen` what each step found."""
@@ -85,7 +86,7 @@ def _token(
     selection: Selection,
     snapshot: Snapshot,
     now: float,
-    unmet: frozenset[Need],
+    unmet: Container[Need],
 ) -> VerifiedToken | KeysNeeded:
     text = find_token(facts.headers, selection.path.query, snapshot.evidence.token_sources)
     if text is None:

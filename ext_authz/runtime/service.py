@@ -78,7 +78,6 @@ class CheckService:
             clock: seconds since the epoch.
         """
         self._current = current
-        self._keys = keys
         self._waiting = Waiting(current, keys, default_deadline=default_deadline, clock=clock)
         self._metrics = metrics
         self._log = log
@@ -112,13 +111,9 @@ class CheckService:
                 )
                 return self._answer(denial, None, now, started)
             started = (arrived, time.perf_counter(), traceparent)
-            outcome = authorize(facts, snapshot, now)
+            outcome = authorize(facts, snapshot, now, self._waiting.futile)
             if isinstance(outcome, Need):
-                if self._keys.may_fetch(outcome, now):
-                    return self._wait(facts, outcome, deadline, started)
-                outcome = authorize(facts, snapshot, now, frozenset({outcome}))
-                if isinstance(outcome, Need):
-                    outcome = snapshot.denials.deny(Reason.SIGNING_KEYS_UNAVAILABLE)
+                return self._wait(facts, outcome, deadline, started)
             return self._answer(outcome, facts, now, started)
         except _ENDS:
             raise

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Protocol, TypeAlias
 
 from ext_authz.authorizer import authorize
@@ -75,7 +75,12 @@ def margin(remaining: float) -> float:
 
 
 class Waiting:
-    """Decides requests that lack something; used from the event loop alone."""
+    """Decides requests that lack something; used from the event loop alone.
+
+    Attributes:
+        calls: that wait.
+        futile: the needs that nobody should wait for now. They deny at once, which costs no more than finding them.
+    """
 
     def __init__(
         self,
@@ -97,7 +102,8 @@ class Waiting:
         self._keys = keys
         self._default_deadline = default_deadline
         self._clock = clock
-        self._calls = 0
+        self.futile: Container[Need] = _Futile(self, keys, clock)
+        self.calls = 0
         # by issuer: who waits for what is being tried
         self._tried: dict[str, _Waiters] = {}
         self._trying: set[asyncio.Task[None]] = set()
@@ -113,13 +119,11 @@ class Waiting:
             need: what was lacking to decide at once.
             deadline: by `time.monotonic()`, of the call; None when the caller did not say.
         """
-        if self._calls >= MAX_WAITING:
-            return self._give_up(Reason.SIGNING_KEYS_UNAVAILABLE, facts, frozenset({need}))
-        self._calls += 1
+        self.calls += 1
         try:
             return await self._decide(facts, need, deadline)
         finally:
-            self._calls -= 1
+            self.calls -= 1
 
     async def _decide(self, facts: RequestFacts, need: Need, deadline: float | None) -> Decision:
         remaining = self._default_deadline if deadline is None else deadline - time.monotonic()
@@ -178,3 +182,17 @@ class Waiting:
         known = authorize(facts, snapshot, self._clock(), unmet)
         about = Diagnostics() if isinstance(known, Need) else known.diagnostics
         return snapshot.denials.deny(reason, diagnostics=about)
+
+
+class _Futile:
+    """Needs that may not be tried now, and all of them while as many calls wait as may."""
+
+    def __init__(self, waiting: Waiting, keys: KeySource, clock: Callable[[], float]) -> None:
+        self._waiting = waiting
+        self._keys = keys
+        self._clock = clock
+
+    def __contains__(self, need: object) -> bool:
+        return isinstance(need, Need) and (
+            self._waiting.calls >= MAX_WAITING or not self._keys.may_fetch(need, self._clock())
+        )
