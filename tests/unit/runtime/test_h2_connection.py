@@ -20,7 +20,7 @@ from ext_authz.runtime import turns
 from ext_authz.runtime.grpc_frame import CallRefused, Status
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
-from ext_authz.runtime.h2_frame import ErrorCode
+from ext_authz.runtime.h2_frame import ErrorCode, refusal_block
 from ext_authz.runtime.h2_head import HeadDecoder, Malformed
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.transport import CHECK_METHOD
@@ -485,3 +485,23 @@ def test_a_watch_that_ends_while_its_client_reads_nothing_is_told_in_full_later(
         assert told[0][3] == frame(b"\x08\x02")
 
     asyncio.run(scenario())
+
+
+def test_an_answer_waits_for_the_window_of_the_connection() -> None:
+    message = frame(bytes(70_000))
+    connection, wire, _ = opened(message[:10], end=False)
+    # every stream may get a megabyte, all together 65,535 bytes
+    connection.data_received(http2_frame(4, 0, 0, b"\0\x04\0\x10\0\0"))
+    for at in range(10, len(message), 16_384):
+        connection.data_received(http2_frame(0, int(at + 16_384 >= len(message)), 1, message[at : at + 16_384]))
+    assert sum(len(payload) for kind, _, _, payload in wire.frames() if kind == 0) == 65_535
+    connection.data_received(http2_frame(8, 0, 0, b"\0\1\0\0"))
+    told = wire.frames()
+    assert sum(len(payload) for kind, _, _, payload in told if kind == 0) == 70_005 - 65_535
+    assert told[-1][:3] == (1, 5, 1)
+
+
+def test_a_refusal_too_long_for_its_field_is_a_fault_that_is_noticed() -> None:
+    assert refusal_block(CallRefused(Status.INTERNAL, "x" * 126))
+    with pytest.raises(ValueError, match="one byte"):
+        refusal_block(CallRefused(Status.INTERNAL, "x" * 127))
