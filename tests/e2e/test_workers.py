@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterPreconnectPolicy
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManager
 from envoy_data_plane.google.protobuf import Any as Packed
@@ -133,3 +134,74 @@ def test_a_worker_that_hangs_is_replaced_and_its_calls_are_answered(folders: tup
         wait_for(lambda: server.metric('ext_authz_worker_restarts_total{reason="hung"}') == 1, "it is replaced")
         load.wait_for_answers(20)
     load.report.verify(at_least=30)
+
+
+def settled(server: ServerProcess, mesh: Mesh, load: SteadyLoad, threads: int) -> None:
+    """Until each thread of Envoy has had a request, and what it opened connections for has been asked."""
+    wait_for(lambda: mesh.stat("upstream_cx_active") >= threads, "each thread of Envoy has a connection")
+    load.wait_for_answers(100)
+    assert sum(connections(server)) == mesh.stat("upstream_cx_active")
+
+
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+def test_workers_have_as_many_connections_as_envoy_has_threads_and_share_them_evenly(
+    folders: tuple[Path, Path], threads: int
+) -> None:
+    with (
+        ServerProcess(folders[0], spec(workers=2), policy__yaml=mesh_policy()) as server,
+        Mesh(folders[1], [server.address], concurrency=threads) as mesh,
+        mesh.load(rate=250) as load,
+    ):
+        settled(server, mesh, load, threads)
+        held = connections(server)
+        # one that has no connection has nothing to do: an Envoy with one thread keeps one worker busy
+        assert sorted(held) == [threads // 2, threads - threads // 2]
+    load.report.verify(at_least=100)
+    deciding = {record["worker"] for record in server.decisions()}
+    assert len(deciding) == min(threads, 2)
+
+
+def test_fewer_streams_for_each_connection_have_one_thread_of_envoy_open_several(folders: tuple[Path, Path]) -> None:
+    with (
+        ServerProcess(folders[0], spec(workers=2, maximum_concurrent_streams=1), policy__yaml=mesh_policy()) as server,
+        Mesh(folders[1], [server.address]) as mesh,
+        mesh.load(rate=250) as load,
+    ):
+        # as soon as two requests are checked at the same time
+        settled(server, mesh, load, threads=2)
+        held = connections(server)
+        assert max(held) - min(held) <= 1
+        load.wait_for_answers(200)
+    load.report.verify(at_least=300)
+    assert {record["worker"] for record in server.decisions()} == {1, 2}
+
+
+@pytest.mark.slow
+def test_connecting_ahead_does_nothing_by_itself(folders: tuple[Path, Path]) -> None:
+    def connect_ahead(cluster: Cluster) -> None:
+        cluster.preconnect_policy = ClusterPreconnectPolicy(per_upstream_preconnect_ratio=3.0)
+
+    with (
+        ServerProcess(folders[0], spec(workers=2), policy__yaml=mesh_policy()) as server,
+        Mesh(folders[1], [server.address], edit_cluster=connect_ahead) as mesh,
+        mesh.load(rate=250) as load,
+    ):
+        settled(server, mesh, load, threads=1)
+        assert sum(connections(server)) == 1
+    load.report.verify(at_least=100)
+
+
+def test_requests_are_spread_over_pods_even_by_one_thread_of_envoy(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "other", "envoy")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        ServerProcess(folders[0], spec(workers=1), policy__yaml=mesh_policy()) as one,
+        ServerProcess(folders[1], spec(workers=1), policy__yaml=mesh_policy()) as other,
+        Mesh(folders[2], [one.address, other.address]) as mesh,
+        mesh.load(rate=250) as load,
+    ):
+        load.wait_for_answers(400)
+    load.report.verify(at_least=400)
+    counts = [len(server.decisions()) for server in (one, other)]
+    assert max(counts) <= 1.2 * min(counts)
