@@ -29,7 +29,7 @@ MAX_NUMERIC_DATE = 253_402_300_800
 """Year 10000, exclusive: a date beyond it is a mistake (milliseconds) or an attack on arithmetic."""
 
 _SHARED_VALUES = 4_096
-"""Distinct client ids, scopes and audiences that cached tokens share; only verified tokens bring any."""
+"""Distinct client ids, scopes, audiences and confirmations that cached tokens share; only verified tokens bring any."""
 
 # RFC 9068 §2.2; without them there is nobody to speak of and no end to it
 _ALWAYS_REQUIRED = ("exp", "aud", "sub")
@@ -167,7 +167,15 @@ def _with_shared_values(claims: Mapping[str, JsonValue], issuer: Issuer) -> Mapp
         value = members.get(name)
         if isinstance(value, str):
             members[name] = _shared(value)
+    if isinstance(cnf := members.get("cnf"), Mapping):
+        # one thumbprint and nothing else: `parse_confirmation` has seen to it
+        members["cnf"] = _shared_members(tuple(cnf.items()))
     return MappingProxyType(members)
+
+
+@lru_cache(maxsize=_SHARED_VALUES)
+def _shared_members(items: tuple[tuple[str, JsonValue], ...]) -> Mapping[str, JsonValue]:
+    return MappingProxyType(dict(items))
 
 
 def _shared(value: _Shared) -> _Shared:

@@ -1,6 +1,7 @@
 """The `cnf` claim (RFC 7800 §3.1): what the token is bound to."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.principal import Confirmation, JsonValue
@@ -9,6 +10,9 @@ from ext_authz.token.base64url import decode_base64url
 __all__ = ["parse_confirmation"]
 
 _MEMBERS = frozenset({"x5t#S256"})
+
+_CERTIFICATES = 4_096
+"""Callers whose tokens share what they are bound to; as many as certificates are remembered."""
 
 
 def parse_confirmation(claims: Mapping[str, JsonValue]) -> Confirmation | None:
@@ -33,6 +37,12 @@ def parse_confirmation(claims: Mapping[str, JsonValue]) -> Confirmation | None:
     # RFC 8705 §3.1: base64url without padding, line breaks or white space; 32 bytes are 43 characters
     if not isinstance(thumbprint, str) or len(thumbprint) != 43:
         raise Refusal(Reason.BINDING_MALFORMED, "`x5t#S256` is not a string of 43 characters")
+    return _confirmation(thumbprint)
+
+
+# one caller's tokens are bound to the one certificate of its own
+@lru_cache(maxsize=_CERTIFICATES)
+def _confirmation(thumbprint: str) -> Confirmation:
     digest = decode_base64url(thumbprint)
     if digest is None:
         raise Refusal(Reason.BINDING_MALFORMED, "`x5t#S256` is not canonical base64url")

@@ -203,13 +203,15 @@ def test_the_cache_is_bounded_in_entries() -> None:
 
 
 def test_a_hundred_thousand_cached_tokens_fit_in_150_megabytes() -> None:
-    sample = 2_000
+    # values that tokens share are remembered too, and as many as that are not the tokens' own
+    remembered, sample = 5_000, 2_000
     terms = issuer()
     cache = TokenCache()
     tracemalloc.start()
     try:
-        before, _ = tracemalloc.get_traced_memory()
-        for number in range(sample):
+        for number in range(remembered + sample):
+            if number == remembered:
+                before, _ = tracemalloc.get_traced_memory()
             digest = number.to_bytes(32)
             content = claims(jti=f"0b1d2c3e-1111-4222-8333-{number:012d}", sub=f"user-{number}", cnf=cnf_for(digest))
             payload = parse_object(json_bytes(content), Reason.TOKEN_MALFORMED)
@@ -219,3 +221,17 @@ def test_a_hundred_thousand_cached_tokens_fit_in_150_megabytes() -> None:
         tracemalloc.stop()
     assert (after - before) / sample * 100_000 < 150_000_000
     assert sys.getsizeof(cache) < 1_000
+
+
+def test_tokens_of_one_caller_hold_what_they_share_once() -> None:
+    directory = IssuerDirectory([issuer()], {"corp": KEYS})
+    one, two = (
+        verify_access_token(access_token(sub=name, cnf={"x5t#S256": "A" * 43}), directory, NOW)
+        for name in ("one", "two")
+    )
+    assert isinstance(one, VerifiedToken)
+    assert isinstance(two, VerifiedToken)
+    assert one.subject != two.subject
+    assert one.confirmation is two.confirmation
+    for claim in ("iss", "aud", "client_id", "cnf"):
+        assert one.claims[claim] is two.claims[claim]
