@@ -204,7 +204,7 @@ def test_the_cache_is_bounded_in_entries() -> None:
 
 def test_a_hundred_thousand_cached_tokens_fit_in_150_megabytes() -> None:
     # values that tokens share are remembered too, and as many as that are not the tokens' own
-    remembered, sample = 5_000, 2_000
+    remembered, sample = 6_000, 2_000
     terms = issuer()
     cache = TokenCache()
     tracemalloc.start()
@@ -219,7 +219,8 @@ def test_a_hundred_thousand_cached_tokens_fit_in_150_megabytes() -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (after - before) / sample * 100_000 < 150_000_000
+    # a dictionary grows by jumps, none of which is in the sample: 52 bytes an entry for 50,000
+    assert ((after - before) / sample + 52) * 100_000 < 150_000_000
     assert sys.getsizeof(cache) < 1_000
 
 
