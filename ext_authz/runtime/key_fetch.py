@@ -5,6 +5,7 @@ Whatever a server answers, the outcome is a key set or a `KeyFetchError`, within
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import assert_never
 
@@ -14,6 +15,9 @@ from ext_authz.token.issuer import DiscoveredKeys, InlineKeys, Issuer, KeyFile, 
 from ext_authz.token.jwks import MAX_KEY_SET_BYTES, KeySet
 
 __all__ = ["fetch_keys", "fetch_keys_and_text"]
+
+_IMPORTED_AT_FIRST_USE = ("httpcore", "anyio", "anyio._backends._asyncio")
+"""By httpx, and that would be on the event loop, where requests wait for it."""
 
 
 async def fetch_keys(issuer: Issuer, seconds: float) -> KeySet:
@@ -70,4 +74,6 @@ def _read_file(path: str) -> bytes:
 def _downloader() -> Callable[[Issuer, KeyUrl | DiscoveredKeys, float], Awaitable[bytes]]:
     from ext_authz.runtime.key_download import download  # noqa: PLC0415 - see there
 
+    for name in _IMPORTED_AT_FIRST_USE:
+        import_module(name)
     return download
