@@ -1,18 +1,20 @@
 """A rule made ready at load: what the authorizer asks of it for one request."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ext_authz.decision import Mutations
 from ext_authz.facts import RequestFacts
 from ext_authz.policy.attributes import Context
-from ext_authz.policy.conditions import peer_check, source_check, token_check
+from ext_authz.policy.conditions import PrincipalCheck, peer_check, source_check, token_check
 from ext_authz.policy.model import Rule
 from ext_authz.policy.mutations import CompiledInjection
 from ext_authz.policy.path import CanonicalPath
 from ext_authz.policy.requirements import Requirement, resolve_binding
 from ext_authz.principal import JsonValue, Principals
+from ext_authz.requirement import BindingRequirement
 
 __all__ = ["CompiledRule", "Selection"]
 
@@ -54,15 +56,17 @@ class CompiledRule:
         self.requirements = rule.requirements
         self.needs_token = any(requirement.token is not None for requirement in rule.requirements)
         self.needs_peer = self.needs_token or any(requirement.peer is not None for requirement in rule.requirements)
-        self.binding = resolve_binding(rule.requirements)
+        self.binding = _shared_binding(resolve_binding(rule.requirements))
         self.challenge_scopes = _challenge_scopes(rule.requirements)
         self._source_checks = tuple(
             source_check(requirement.source_ips) for requirement in rule.requirements if requirement.source_ips
         )
         # who is on the connection comes before what was presented on it
-        self._principal_checks = (
-            *(peer_check(requirement.peer) for requirement in rule.requirements if requirement.peer is not None),
-            *(token_check(requirement.token) for requirement in rule.requirements if requirement.token is not None),
+        self._principal_checks = _shared_checks(
+            (
+                *(peer_check(requirement.peer) for requirement in rule.requirements if requirement.peer is not None),
+                *(token_check(requirement.token) for requirement in rule.requirements if requirement.token is not None),
+            )
         )
         self._injection = injection
 
@@ -110,6 +114,17 @@ class Selection(NamedTuple):
     path: CanonicalPath
     host: str
     variables: Mapping[str, str]
+
+
+# among thousands of rules a decision costs what it touches, and what all rules share stays in the processor's cache
+@lru_cache(maxsize=1024)
+def _shared_binding(binding: BindingRequirement | None) -> BindingRequirement | None:
+    return binding
+
+
+@lru_cache(maxsize=1024)
+def _shared_checks(checks: tuple[PrincipalCheck, ...]) -> tuple[PrincipalCheck, ...]:
+    return checks
 
 
 def _context(selection: Selection, facts: RequestFacts, principals: Principals) -> Context:

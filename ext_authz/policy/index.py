@@ -17,6 +17,7 @@ from ext_authz.policy.findings import Finding, findings_of
 from ext_authz.policy.host import canonical_name, parse_host
 from ext_authz.policy.model import METHODS, RoutePolicy
 from ext_authz.policy.path import Leniency, canonicalise, leniencies_from
+from ext_authz.policy.route_table import RouteTable
 from ext_authz.policy.target_index import TargetIndex
 
 __all__ = ["PolicyIndex"]
@@ -28,7 +29,7 @@ _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 class PolicyIndex:
     """All policies, compiled and immutable."""
 
-    __slots__ = ("_anywhere", "_destinations", "_leniencies", "_looks_at_sni", "_names_workloads", "_targets")
+    __slots__ = ("_anywhere", "_destinations", "_leniencies", "_looks_at_sni", "_names_workloads", "_targets", "_usual")
 
     def __init__(self, policies: Iterable[RoutePolicy], leniencies: Iterable[str] = ()) -> None:
         """Compile `policies`, whose order never decides anything.
@@ -52,6 +53,9 @@ class PolicyIndex:
         self._targets = TargetIndex(by_target)
         self._looks_at_sni = any(target.sni is not None for target in by_target)
         self._names_workloads = any(target.names_workloads for target in by_target)
+        # the usual request goes to one whole principal under one whole host name: two look-ups that nothing can precede
+        alone = {} if self._looks_at_sni else self._targets.principals_alone()
+        self._usual = {principal: destination.tables for principal, destination in alone.items()}
         self._anywhere = next((one for one in self._destinations if one.target is None), None)
 
     def select(self, facts: RequestFacts) -> Selection:
@@ -67,6 +71,22 @@ class PolicyIndex:
         if "!" in facts.path:
             self._check_replaced_bytes(facts)
         host, has_port = parse_host(facts.host)
+        tables = self._usual.get(facts.destination_principal)
+        table = None if tables is None or has_port else tables.get(host)
+        if table is None:
+            table = self._find_table(facts, host, has_port=has_port)
+        winner = table.find(path, facts)
+        variables = _NO_VARIABLES
+        if winner.variables:
+            variables = {name: path.segments[index] for name, index in winner.variables}
+        return Selection(winner.rule, path, host, variables)
+
+    def findings(self, *, strict: bool = False) -> tuple[Finding, ...]:
+        """What an operator should know or must repair; `strict` makes errors of what a client could exploit."""
+        return findings_of(self._destinations, strict=strict)
+
+    def _find_table(self, facts: RequestFacts, host: str, *, has_port: bool) -> RouteTable:
+        """The rules at the destination under the host. Raises Refusal HOST_SNI_MISMATCH, NO_POLICY, HOST_MALFORMED."""
         destination = self._find_by_sni(facts, host) if self._looks_at_sni else self._targets.find(facts, "")
         if destination is None:
             if self._names_workloads and not facts.destination_principal:
@@ -78,15 +98,7 @@ class PolicyIndex:
             raise Refusal(Reason.NO_POLICY, "no policy covers the destination under this host")
         if has_port and destination is not None and destination.refuses_ports:
             raise Refusal(Reason.HOST_MALFORMED, "the host has a port, by which a proxy may take it for another host")
-        winner = table.find(path, facts)
-        variables = _NO_VARIABLES
-        if winner.variables:
-            variables = {name: path.segments[index] for name, index in winner.variables}
-        return Selection(winner.rule, path, host, variables)
-
-    def findings(self, *, strict: bool = False) -> tuple[Finding, ...]:
-        """What an operator should know or must repair; `strict` makes errors of what a client could exploit."""
-        return findings_of(self._destinations, strict=strict)
+        return table
 
     def _check_replaced_bytes(self, facts: RequestFacts) -> None:
         """Refuse a path whose `!` may stand for a byte that only the upstream would see.

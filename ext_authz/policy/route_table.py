@@ -11,7 +11,7 @@ Precedence, as in the Gateway API with its open places filled:
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain
+from sys import intern
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias, assert_never
 
@@ -64,25 +64,39 @@ class Candidate(NamedTuple):
 
 
 class _Node:
+    """A place in the tree.
+
+    Among thousands of routes a look-up costs what it touches. What a node does not have is therefore one empty value that
+    all nodes share, and texts are interned.
+    """
+
     __slots__ = ("children", "exact", "prefix", "template", "variable")
 
     def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
+        self.children: dict[str, _Node] = _NO_CHILDREN
         self.variable: _Node | None = None
-        self.exact: list[Candidate] = []
-        self.template: list[Candidate] = []
-        self.prefix: list[Candidate] = []
+        self.exact: tuple[Candidate, ...] = ()
+        self.template: tuple[Candidate, ...] = ()
+        self.prefix: tuple[Candidate, ...] = ()
+
+    def child(self, segment: str) -> "_Node":
+        """The node below for `segment`, which is made when there is none."""
+        if self.children is _NO_CHILDREN:
+            self.children = {}
+        return self.children.setdefault(intern(segment), _Node())
+
+
+_NO_CHILDREN: dict[str, _Node] = {}
 
 
 class _Tree:
     """Finds the candidate that wins, with literals as written or, `folded`, without regard to letter case."""
 
-    __slots__ = ("_expressions", "_has_templates", "_root")
+    __slots__ = ("_expressions", "_root")
 
     def __init__(self, candidates: Iterable[Candidate], *, folded: bool) -> None:
         self._root = _Node()
         self._expressions: list[tuple[Callable[[str], bool], Candidate]] = []
-        self._has_templates = False
         for candidate in sorted(candidates, key=lambda one: one.order):
             path = candidate.match.path
             if path.type is PathType.REGULAR_EXPRESSION:
@@ -91,12 +105,11 @@ class _Tree:
             node = self._node(path.segments, folded=folded)
             match path.type:
                 case PathType.EXACT:
-                    node.exact.append(candidate)
+                    node.exact += (candidate,)
                 case PathType.TEMPLATE:
-                    node.template.append(candidate)
-                    self._has_templates = True
+                    node.template += (candidate,)
                 case PathType.PATH_PREFIX:
-                    node.prefix.append(candidate)
+                    node.prefix += (candidate,)
                 case _:
                     assert_never(path.type)
 
@@ -107,13 +120,15 @@ class _Tree:
                 node.variable = node.variable or _Node()
                 node = node.variable
             else:
-                node = node.children.setdefault(fold(segment) if folded else segment, _Node())
+                node = node.child(fold(segment) if folded else segment)
         return node
 
     def find(self, segments: tuple[str, ...], facts: RequestFacts, parameters: Mapping[str, str]) -> Candidate | None:
         """The most specific candidate that holds."""
         node = self._root
         prefixes = [node.prefix] if node.prefix else []
+        # a template has a variable somewhere, so it can match only where one branches off this way
+        has_templates = node.variable is not None
         for segment in segments:
             child = node.children.get(segment)
             if child is None:
@@ -121,11 +136,13 @@ class _Tree:
             node = child
             if node.prefix:
                 prefixes.append(node.prefix)
+            if node.variable is not None:
+                has_templates = True
         else:
             found = _first(node.exact, facts, parameters)
             if found is not None:
                 return found
-        if self._has_templates:
+        if has_templates:
             found = _find_template(self._root, segments, 0, facts, parameters)
             if found is not None:
                 return found
@@ -133,7 +150,8 @@ class _Tree:
             found = self._find_expression("/" + "/".join(segments), facts, parameters)
             if found is not None:
                 return found
-        return _first(chain.from_iterable(reversed(prefixes)), facts, parameters)
+        # the longest was found last
+        return _first([candidate for prefix in reversed(prefixes) for candidate in prefix], facts, parameters)
 
     def _find_expression(self, decoded: str, facts: RequestFacts, parameters: Mapping[str, str]) -> Candidate | None:
         for matches, candidate in self._expressions:
@@ -204,7 +222,7 @@ class RouteTable:
             self._headers.check(facts.headers)
         parameters = parse_query(path.query, self._query_names) if self._query_names else _NO_PARAMETERS
         winner = self._written.find(path.segments, facts, parameters)
-        if self._folded is None or (winner is not None and winner.rank == _EXACT):
+        if self._folded is None or (winner is not None and winner.rank is _EXACT):
             pass
         elif self._has_capitals or path.text != path.text.lower():
             # percent-encoding has capitals, so a text without any is lowercase when decoded too
@@ -238,7 +256,8 @@ def _has_capitals(path: PathMatch) -> bool:
 
 def _candidate(rule: CompiledRule, match: RouteMatch, index: int) -> Candidate:
     order = (match.method is None, -len(match.headers), -len(match.query), rule.policy, rule.name, index)
-    return Candidate(_rank(match), order, rule, match, match.method, _condition(match), match.path.variables)
+    method = None if match.method is None else intern(match.method)
+    return Candidate(_rank(match), order, rule, match, method, _condition(match), match.path.variables)
 
 
 def _rank(match: RouteMatch) -> _Rank:

@@ -5,7 +5,9 @@ depth before any depth, then literal segments before wildcards from left to righ
 extensions before fewer; then an exact SNI before a longer wildcard before a shorter one before none.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from sys import intern
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from ext_authz.facts import RequestFacts
@@ -17,7 +19,9 @@ __all__ = ["HostTable", "TargetIndex", "TargetKey"]
 
 Value = TypeVar("Value")
 
-_Specificity: TypeAlias = tuple[tuple[int, bool, tuple[bool, ...]], int]
+_PrincipalSpecificity: TypeAlias = tuple[int, bool, tuple[bool, ...]]
+_Specificity: TypeAlias = tuple[_PrincipalSpecificity, int]
+_ONE_PRINCIPAL: _PrincipalSpecificity = (2, False, ())
 _Literals: TypeAlias = tuple[str, ...]
 
 
@@ -35,7 +39,7 @@ class HostTable(Generic[Value]):
             if hostname is None:
                 self._any = value
             elif HostPattern(hostname).is_exact:
-                self._exact[hostname] = value
+                self._exact[intern(hostname)] = value
             else:
                 self._suffixes[HostPattern(hostname).suffix] = value
 
@@ -86,9 +90,14 @@ class TargetKey(NamedTuple):
             return (0, False, ()), len(self.context_extensions)
         pattern = _pattern(principal)
         if pattern is None or pattern.is_exact:
-            return (2, False, ()), len(self.context_extensions)
+            return _ONE_PRINCIPAL, len(self.context_extensions)
         literal = tuple(segment != "*" for segment in pattern.segments)
         return (1, not pattern.any_depth, literal), len(self.context_extensions)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it names one principal (or that there is none), and no pattern."""
+        return self.specificity[0] == _ONE_PRINCIPAL
 
     @property
     def names_workloads(self) -> bool:
@@ -104,10 +113,11 @@ class TargetKey(NamedTuple):
 class TargetIndex(Generic[Value]):
     """Values by target; the cost grows with the ways targets are written, not with their number."""
 
-    __slots__ = ("_shapes",)
+    __slots__ = ("_shapes", "_values")
 
     def __init__(self, values: Mapping[TargetKey, Value]) -> None:
         """Index `values`."""
+        self._values = values
         members: dict[tuple[_Specificity, tuple[str, ...]], list[tuple[TargetKey, Value]]] = {}
         for key, value in values.items():
             members.setdefault((key.specificity, key.extension_names), []).append((key, value))
@@ -121,6 +131,18 @@ class TargetIndex(Generic[Value]):
             if value is not None:
                 return value
         return None
+
+    def principals_alone(self) -> Mapping[str, Value]:
+        """By destination principal, the value of the target that decides for every request that goes there.
+
+        Nothing is more specific than a whole principal, unless another target names the same one and more.
+        """
+        named = Counter(key.destination_principal for key in self._values)
+        return {
+            _literals(key.destination_principal)[0]: value
+            for key, value in self._values.items()
+            if key.is_exact and named[key.destination_principal] == 1 and not key.extension_names and key.sni is None
+        }
 
 
 class _Shape(Generic[Value]):
