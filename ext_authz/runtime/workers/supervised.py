@@ -2,11 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from ext_authz.runtime.admin import Readiness
 from ext_authz.runtime.assembly import Assembly
@@ -18,6 +15,7 @@ from ext_authz.runtime.workers.fleet import Fleet
 from ext_authz.runtime.workers.packing import pack
 from ext_authz.runtime.workers.processes import ProcessesCollector
 from ext_authz.runtime.workers.totals import Totals
+from ext_authz.runtime.workers.worker_metrics import WorkersCollector
 from ext_authz.telemetry.line_sink import LineSink
 from ext_authz.telemetry.metrics import Metrics
 
@@ -75,7 +73,8 @@ class Supervised:
         """What `/metrics` shows: what one process would show, and the workers."""
         registry = CollectorRegistry()
         registry.register(self.metrics)
-        registry.register(_WorkersCollector(self.in_force))
+        fleet = self.in_force
+        registry.register(WorkersCollector(lambda: fleet.members.copy().values(), fleet.restarts))
         registry.register(ProcessesCollector(self.in_force.pids))
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -141,30 +140,3 @@ class Supervised:
         self._limit.open = self.in_force.connections
         if self._limit.admit(accepted):
             self.in_force.hand(accepted)
-
-
-class _WorkersCollector(Collector):
-    """The workers themselves."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    def collect(self) -> Iterator[Metric]:
-        members = sorted(self._fleet.members.copy().values(), key=lambda member: member.number)
-        yield GaugeMetricFamily(
-            "ext_authz_workers", "Workers that serve.", value=sum(member.is_serving for member in members)
-        )
-        restarts = CounterMetricFamily("ext_authz_worker_restarts", "Workers that were replaced.", labels=["reason"])
-        for reason, count in self._fleet.restarts.copy().items():
-            restarts.add_metric([reason], count)
-        yield restarts
-        connections = GaugeMetricFamily(
-            "ext_authz_worker_connections", "Connections that a worker has.", labels=["worker"]
-        )
-        generations = GaugeMetricFamily(
-            "ext_authz_worker_configuration_generation", "Configuration that a worker decides by.", labels=["worker"]
-        )
-        for member in members:
-            connections.add_metric([str(member.number)], member.connections)
-            generations.add_metric([str(member.number)], member.revision)
-        yield from (connections, generations)
