@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import grpc
 from support.check_requests import check_request, envoy_certificate
 from support.jwks_endpoint import JwksEndpoint
 from support.pki import Leaf, authority
-from support.server import ServerProcess, route_policy, server_spec
+from support.server import ServerProcess, check_over, route_policy, server_spec
 from support.tokens import AUDIENCE, ISSUER, SigningKey, access_token, cnf_for, jwks, signing_key
 
 __all__ = ["Scene", "perform", "scene"]
@@ -75,6 +76,7 @@ def scene(folder: Path, refresh_seconds: int = 20) -> Iterator[Scene]:
     with JwksEndpoint(jwks(KEY)) as corp, JwksEndpoint(jwks(PARTNER_KEY)) as partner:
         corp.delay, partner.delay = 0.02, 0.06
         spec = server_spec(
+            listener={"address": "127.0.0.1:0", "workers": 2},
             evidence={"certificate_sources": [{"type": "source-certificate"}], "chain_verified_by": "proxy"},
             issuers=[
                 {"name": "corp", "issuer": ISSUER, "audiences": [AUDIENCE], "keys": {"url": corp.url}},
@@ -105,11 +107,11 @@ class _Client:
     """Sends the requests of one moment to one server.
 
     Attributes:
-        server: which.
+        channel: to it, a connection of its own.
         random: decides what is asked next.
     """
 
-    server: ServerProcess
+    channel: grpc.Channel
     random: random.Random
 
     def send(self, part: float) -> None:
@@ -131,7 +133,7 @@ class _Client:
             ),
             (46, 12, 10, 14, 6, 3, 30 if storm else 1, 2, 3, 2, 0.4),
         )[0]
-        self.server.check(sent(self.random))
+        check_over(self.channel, sent(self.random))
 
 
 def _request(path: str, leaf: Leaf | None, token: str | None, method: str = "GET", host: str = "invoices") -> bytes:
@@ -208,15 +210,16 @@ def perform(played: Scene, seconds: float) -> None:
     failures: list[BaseException] = []
 
     def client(server: ServerProcess, seed: int) -> None:
-        sender = _Client(server, random.Random(seed))
         try:
-            while True:
-                part = (time.monotonic() - begin) / seconds
-                # the day has its waves
-                pace = RATE * (1.0 + 0.25 * (1 if int(part * 8) % 2 else -1) * min(1.0, (part * 8) % 1 * 3))
-                if stop.wait(1 / pace) or part >= 1:
-                    return
-                sender.send(part)
+            with grpc.insecure_channel(server.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+                sender = _Client(channel, random.Random(seed))
+                while True:
+                    part = (time.monotonic() - begin) / seconds
+                    # the day has its waves
+                    pace = RATE * (1.0 + 0.25 * (1 if int(part * 8) % 2 else -1) * min(1.0, (part * 8) % 1 * 3))
+                    if stop.wait(1 / pace) or part >= 1:
+                        return
+                    sender.send(part)
         except BaseException as error:  # noqa: BLE001 - told by the thread that waits
             failures.append(error)
 

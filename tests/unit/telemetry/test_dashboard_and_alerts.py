@@ -14,6 +14,8 @@ import yaml
 from ext_authz.cache import CacheCounts
 from ext_authz.decision import Allow, Deny, Diagnostics
 from ext_authz.errors import Reason
+from ext_authz.runtime.workers.member import Member
+from ext_authz.runtime.workers.worker_metrics import WorkersCollector
 from ext_authz.telemetry.metrics import KeySource, Metrics
 
 ROOT = Path(__file__).parents[3]
@@ -58,7 +60,8 @@ def exported() -> dict[str, set[str]]:
     metrics.caches = lambda: {"token": CacheCounts(1, 1, 1)}
     metrics.spans = lambda: {"failed": 1}
     names: dict[str, set[str]] = {}
-    for family in metrics.registry().collect():
+    workers = WorkersCollector(lambda: [Member(1, 1)], {"crashed": 0})
+    for family in (*metrics.registry().collect(), *workers.collect()):
         for sample in family.samples:
             names.setdefault(sample.name, set()).update(sample.labels)
     return names
@@ -159,6 +162,9 @@ QUIET = [
     UP,
     series("ext_authz_configuration_reload_failed", "0+0x60"),
     series("ext_authz_internal_errors_total", "3+0x60"),
+    series("ext_authz_connections_refused_total", "2+0x60"),
+    series("ext_authz_worker_restarts_total", "4+0x60", reason="crashed"),
+    series("ext_authz_worker_restarts_total", "0+1x60", reason="left"),
     series("ext_authz_checks_total", "0+600x60", decision="allow", reason="ok"),
     series("ext_authz_checks_total", "0+200x60", decision="deny", reason="no_rule"),
     series("ext_authz_checks_total", "7+0x60", decision="deny", reason="deadline_exceeded"),
@@ -198,6 +204,14 @@ FIRING: dict[str, tuple[list[dict[str, str]], dict[str, str]]] = {
             series("ext_authz_check_duration_seconds_bucket", "0+600x60", waited="false", le="+Inf"),
         ],
         {"job": "authz"},
+    ),
+    "ExtAuthzConnectionsRefused": (
+        [UP, series("ext_authz_connections_refused_total", "0+1x60")],
+        {"job": "authz", "instance": "a:9001"},
+    ),
+    "ExtAuthzWorkersReplaced": (
+        [UP, series("ext_authz_worker_restarts_total", "0+1x60", reason="crashed")],
+        {"job": "authz", "instance": "a:9001"},
     ),
     "ExtAuthzKeysUnavailable": (
         [UP, series("ext_authz_key_source_state", "1+0x60", issuer="corp", state="unavailable")],
