@@ -7,10 +7,10 @@ the decoder, is decoded once.
 import re
 from dataclasses import dataclass
 
-from hpack import Decoder, HPACKError
-from hpack.table import HeaderTable
+from hpack import HPACKError
 
 from ext_authz.runtime.grpc_frame import CallRefused, Status, is_grpc, parse_timeout
+from ext_authz.runtime.h2_fields import FieldDecoder
 from ext_authz.runtime.h2_frame import ConnectionFault, ErrorCode
 from ext_authz.telemetry.traceparent import HEADER, parse_traceparent
 
@@ -66,23 +66,13 @@ class Head:
     traceparent: str | None = None
 
 
-class _Table(HeaderTable):
-    """A table that tells whether a block has changed it."""
-
-    changed = False
-
-    def add(self, name: bytes, value: bytes) -> None:
-        self.changed = True
-        super().add(name, value)
-
-
 class HeadDecoder:
     """The header blocks of one connection, in order."""
 
     def __init__(self) -> None:
         """Begin with an empty table."""
-        self._decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
-        self._table = self._decoder.header_table = _Table()
+        self._decoder = FieldDecoder(MAX_BLOCK_BYTES)
+        self._table = self._decoder.table
         self._remembered: dict[bytes, Head] = {}
 
     def head(self, block: bytes) -> Head:
@@ -114,7 +104,7 @@ class HeadDecoder:
 
     def _fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
         try:
-            return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+            return self._decoder.decode(block)
         except HPACKError:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR) from None
 
