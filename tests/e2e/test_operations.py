@@ -40,6 +40,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return server, envoy
 
 
+@pytest.mark.slow
 def test_a_load_tells_what_it_was_not_answered(folders: tuple[Path, Path]) -> None:
     with (
         ServerProcess(folders[0], mesh_spec(), policy__yaml=mesh_policy()) as server,
