@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
@@ -89,7 +91,6 @@ class DecisionRecord(NamedTuple):
 
     def render(self) -> str:
         """The line."""
-        about = self.diagnostics
         trace = parse_traceparent(self.traceparent) if self.traceparent else None
         fields: dict[str, object] = {
             "time": timestamp(self.at),
@@ -98,15 +99,7 @@ class DecisionRecord(NamedTuple):
             "decision": self.verdict,
             "reason": self.reason,
             "http_status": self.http_status,
-            "policy": about.policy,
-            "rule": about.rule,
-            "issuer": about.issuer,
-            "subject": _bounded(about.subject),
-            "client_id": _bounded(about.client_id),
-            "token_id": _bounded(about.token_id),
-            "spiffe_id": about.spiffe_id,
-            "thumbprint": _base64url(about.thumbprint),
-            "provenance": ",".join(about.provenance) or None,
+            **_about(self.diagnostics),
             "method": self.method,
             "host": _without_token(self.host.rpartition("@")[2]),
             "path": _without_token(_PATH_END.split(self.path, maxsplit=1)[0]),
@@ -116,9 +109,26 @@ class DecisionRecord(NamedTuple):
             "trace_id": None if trace is None else trace.trace_id,
             "sample": None if self.sample == 1 else self.sample,
             "latency_us": round(self.latency * 1_000_000),
-            "detail": about.detail or None,
+            "detail": self.diagnostics.detail or None,
         }
         return json_line({name: value for name, value in fields.items() if value is not None})
+
+
+@lru_cache(maxsize=4096)  # a caller's requests of one rule are about the same; at some 2 KB each
+def _about(about: Diagnostics) -> Mapping[str, str]:
+    """Who and which rule, without what is not known."""
+    fields = {
+        "policy": about.policy,
+        "rule": about.rule,
+        "issuer": about.issuer,
+        "subject": _bounded(about.subject),
+        "client_id": _bounded(about.client_id),
+        "token_id": _bounded(about.token_id),
+        "spiffe_id": about.spiffe_id,
+        "thumbprint": _base64url(about.thumbprint),
+        "provenance": ",".join(about.provenance) or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 class DecisionLog:
@@ -163,30 +173,39 @@ class DecisionLog:
             decision_id: of the decision.
             traceparent: of the gRPC call; by default that of the request.
         """
-        allowed = isinstance(decision, Allow)
-        if allowed and decision_id >= self._below:
-            return
+        if isinstance(decision, Allow):
+            if decision_id >= self._below:
+                return
+            verdict, http_status, sample = "allow", None, self._allowed
+        else:
+            verdict, http_status, sample = "deny", decision.http_status, 1.0
+        if facts is None:
+            facts = _UNREADABLE
         if traceparent is None:
-            traceparent = _header(facts, TRACEPARENT) if facts else ""
+            traceparent = _header(facts, TRACEPARENT)
+        # in the order of the fields: naming them would take as long as all the rest
         self._sink.put(
             DecisionRecord(
-                at=now,
-                verdict="allow" if allowed else "deny",
-                reason=decision.reason.value,
-                http_status=None if isinstance(decision, Allow) else decision.http_status,
-                latency=latency,
-                method=facts.method[:MAX_FIELD] if facts else "",
-                host=facts.host[:MAX_FIELD] if facts else "",
-                path=facts.path[:MAX_PATH] if facts else "",
-                source_address=facts.source_address[:MAX_FIELD] if facts else "",
-                request_id=facts.request_id[:MAX_FIELD] if facts else "",
-                decision_id=decision_id,
-                client_request_id=_header(facts, "x-request-id") if facts else "",
-                traceparent=traceparent[:MAX_FIELD],
-                sample=self._allowed if allowed else 1.0,
-                diagnostics=decision.diagnostics,
+                now,
+                verdict,
+                decision.reason.value,
+                http_status,
+                latency,
+                facts.method[:MAX_FIELD],
+                facts.host[:MAX_FIELD],
+                facts.path[:MAX_PATH],
+                facts.source_address[:MAX_FIELD],
+                facts.request_id[:MAX_FIELD],
+                decision_id,
+                _header(facts, "x-request-id"),
+                traceparent[:MAX_FIELD],
+                sample,
+                decision.diagnostics,
             )
         )
+
+
+_UNREADABLE = RequestFacts("", "", "")
 
 
 def _header(facts: RequestFacts, name: str) -> str:
@@ -199,7 +218,13 @@ def _header(facts: RequestFacts, name: str) -> str:
 
 def timestamp(at: float) -> str:
     """RFC 3339 in UTC with microseconds."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    microseconds = round(at * 1_000_000)
+    return f"{_second(microseconds // 1_000_000)}.{microseconds % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _bounded(text: str | None) -> str | None:
