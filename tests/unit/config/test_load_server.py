@@ -511,3 +511,23 @@ def test_the_flag_for_plain_http_reaches_the_issuer(folder: Path) -> None:
         f"apiVersion: ext-authz/v1alpha1\nkind: Server\nspec:\n  policies: []\n  issuers: [{issuer}]\n"
     )
     assert load(folder / "server.yaml").issuers["a"].plain_http
+
+
+@pytest.mark.parametrize(("written", "workers"), [("4", 4), ("auto", None), ("1", 1)])
+def test_workers_are_a_number_or_one_for_each_core(folder: Path, written: str, workers: int | None) -> None:
+    server = SERVER.replace("spec:\n", f"spec:\n  listener: {{workers: {written}}}\n", 1)
+    assert configured(folder, server).listener.workers == workers
+
+
+@pytest.mark.parametrize("written", ["2", "auto"])
+def test_workers_with_the_transport_that_cannot_share_connections_are_refused(folder: Path, written: str) -> None:
+    server = SERVER.replace("spec:\n", f"spec:\n  listener: {{transport: grpcio, workers: {written}}}\n", 1)
+    with pytest.raises(ConfigurationError, match=r"spec\.listener\.workers: .*write `transport: h2`, or `workers: 1`"):
+        configured(folder, server)
+
+
+@pytest.mark.parametrize("written", ["0", "257", "many", "1.5", "true"])
+def test_workers_that_are_no_number_of_processes_are_refused(folder: Path, written: str) -> None:
+    server = SERVER.replace("spec:\n", f"spec:\n  listener: {{workers: {written}}}\n", 1)
+    with pytest.raises(ConfigurationError, match=r"spec\.listener\.workers"):
+        configured(folder, server)
