@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -68,7 +69,7 @@ def decide(data: bytes, snapshot: Snapshot, now: float) -> bytes:
     return serialize(decision)
 
 
-def requests_over(table: Sequence[workload.Route], tokens: Sequence[str], **parts: str) -> list[bytes]:
+def requests_over(table: Sequence[workload.Route], tokens: Sequence[str], **parts: Any) -> list[bytes]:  # noqa: ANN401 - as `workload.request`
     """As many requests as tokens, spread evenly over the routes of `table`."""
     step = max(1, len(table) // len(tokens))
     return [
@@ -83,6 +84,8 @@ def _warm(report: Report, effort: Effort, folder: Path) -> None:
     tokens = [workload.token(number) for number in range(REQUESTS)]
     requests = requests_over(table, tokens)
     other = requests_over(table, tokens, method="POST")
+    # a name with `_` may have to be removed, so the answer is worded for each of these requests
+    spelled = requests_over(table, tokens, headers={"x_trace": "1"})
     now = time.time()
     for data in requests:
         workload.check_allowed(decide(data, snapshot, now))
@@ -102,6 +105,7 @@ def _warm(report: Report, effort: Effort, folder: Path) -> None:
             {
                 "core": core,
                 "denied": _batch(other, lambda data: decide(data, snapshot, now), REPETITIONS[effort]),
+                "worded": _batch(spelled, lambda data: decide(data, snapshot, now), REPETITIONS[effort]),
                 "service": _batch(requests, lambda data: service.check(data, None), REPETITIONS[effort]),
             },
             rounds=rounds,
@@ -111,6 +115,7 @@ def _warm(report: Report, effort: Effort, folder: Path) -> None:
     report.add("request_bytes", len(requests[0]), "bytes", "size of the CheckRequest")
     report.add("warm_decision_us", samples["core"], "us", "token and certificate seen before")
     report.add("warm_decision_with_gc_us", collected["core"], "us", "the same, the garbage collector on")
+    report.add("warm_decision_worded_us", samples["worded"], "us", "the same, where no answer can be given again")
     report.add("warm_service_us", samples["service"], "us", "with metrics and the decision record, log to /dev/null")
     report.add("warm_denial_us", samples["denied"], "us", "no rule for the method")
 
