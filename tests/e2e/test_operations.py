@@ -282,13 +282,18 @@ class Replicas:
 
 @pytest.fixture
 def replicas(request: pytest.FixtureRequest, folders: tuple[Path, Path]) -> Iterator[Replicas]:
-    started = Replicas(folders[0], transport=request.param, lame_duck_seconds=2)
+    started = Replicas(folders[0], lame_duck_seconds=2, **request.param)
     yield started
     started.stop()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("replicas", ["h2", "grpcio"], indirect=True)
+@pytest.mark.parametrize(
+    "replicas",
+    [{"transport": "h2"}, {"transport": "h2", "workers": 2}, {"transport": "grpcio"}],
+    ids=["h2", "two workers", "grpcio"],
+    indirect=True,
+)
 def test_replacing_one_server_after_the_other_fails_no_request(replicas: Replicas, folders: tuple[Path, Path]) -> None:
     ports = choose_ports(2)
     servers = [replicas.start(port) for port in ports]
