@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from typing import IO
 
 from ext_authz.runtime.workers.channel import Channel, Message
 from ext_authz.telemetry.server_log import log_event
@@ -36,17 +37,12 @@ class Forking:
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         # for `LineSink`: a file without a name that all workers have open
-        self._lock = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
+        self._lock: IO[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
         """Of the nursery that lives."""
         return None if self._process is None else self._process.pid
-
-    @property
-    def lock(self) -> int:
-        """As `LineSink` takes it."""
-        return self._lock.fileno()
 
     def fork(self, serial: int, number: int, patience: float, on_message: Callable[[Message], None]) -> Channel:
         """Start a worker.
@@ -78,13 +74,16 @@ class Forking:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _nursery(self) -> Channel:
         if self._channel is None:
             own, its = socket.socketpair()
+            self._lock = self._lock or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
             with its:
-                descriptors = (its.fileno(), self.lock)
+                descriptors = (its.fileno(), self._lock.fileno())
                 command = [sys.executable, "-m", _MODULE, *map(str, descriptors)]
                 self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
             self._channel = Channel(own, self._receive, self._ended)
