@@ -165,13 +165,12 @@ class Connection(Intake, asyncio.Protocol):
 
     # frames
 
-    def _receive(self, until: float) -> bool:
+    def _receive(self, frames: int) -> bool:
         data = self._buffer
         at, end = 0, len(data)
         if not self._greeted:
             at = self._greet(data)
-        more = False
-        while self._greeted and end - at >= 9 and not more:
+        while self._greeted and end - at >= 9 and frames:
             high, low, kind, flags, number = FRAME_HEAD.unpack_from(data, at)
             if high or low > MAX_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
@@ -187,9 +186,9 @@ class Connection(Intake, asyncio.Protocol):
             if handle is not None:
                 handle(flags, number & MAX_STREAM_ID, data[at + 9 : following])
             at = following
-            more = time.perf_counter() > until
+            frames -= 1
         self._buffer = data[at:]
-        return more and end - at >= 9
+        return not frames and end - at >= 9
 
     def _greet(self, data: bytes) -> int:
         if not data.startswith(PREFACE[: len(data)]):

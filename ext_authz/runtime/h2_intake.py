@@ -4,12 +4,11 @@ A client can send a thousand requests at once. Without slices they would all be 
 read, and who came with one request would wait for all of them.
 """
 
-import time
 from abc import ABC, abstractmethod
 
 from ext_authz.runtime.h2_answers import Answers
 from ext_authz.runtime.h2_frame import ConnectionFault, ErrorCode
-from ext_authz.runtime.turns import SLICE_SECONDS, Turns
+from ext_authz.runtime.turns import SLICE_FRAMES, Turns
 
 __all__ = ["Intake"]
 
@@ -29,8 +28,7 @@ class Intake(Answers, ABC):
     def pause_writing(self) -> None:
         """The client does not read: read nothing from it either."""
         self._client_reads = False
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._read_no_more()
 
     def resume_writing(self) -> None:
         """It reads again."""
@@ -43,16 +41,15 @@ class Intake(Answers, ABC):
         if self._behind or not self._take(self._turns.first_slice):
             return
         self._behind = True
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._read_no_more()
         self._turns.add(self._go_on)
 
-    def _take(self, seconds: float) -> bool:
+    def _take(self, frames: int) -> bool:
         """Take from the buffer, send what there is to say to it, and tell whether more is there than a slice allowed."""
         more = False
         self._in_batch = True
         try:
-            more = self._receive(time.perf_counter() + seconds)
+            more = self._receive(frames)
         except ConnectionFault as fault:
             self._fail(fault.code)
         finally:
@@ -61,19 +58,23 @@ class Intake(Answers, ABC):
         return more
 
     def _go_on(self) -> bool:
-        if self._transport is not None and self._take(SLICE_SECONDS):
+        if self._transport is not None and self._take(SLICE_FRAMES):
             return True
         self._behind = False
         self._read_again()
         return False
+
+    def _read_no_more(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
 
     def _read_again(self) -> None:
         if self._client_reads and not self._behind and self._transport is not None:
             self._transport.resume_reading()
 
     @abstractmethod
-    def _receive(self, until: float) -> bool:
-        """Take from the buffer until then, by `time.perf_counter()`, and tell whether more is there.
+    def _receive(self, frames: int) -> bool:
+        """Take so many frames from the buffer, or all, and tell whether more is there.
 
         Raises:
             ConnectionFault: the connection cannot go on.

@@ -5,15 +5,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-__all__ = ["FIRST_SLICE_SECONDS", "SLICE_SECONDS", "Turns", "Work"]
+__all__ = ["FIRST_SLICE_FRAMES", "SLICE_FRAMES", "Turns", "Work"]
 
-FIRST_SLICE_SECONDS = 0.001
-"""What may be done at once, before anything has to wait for its turn: twenty requests, more than a proxy under its usual
-load sends together. Taking them in pieces would cost them a tenth of their speed.
+FIRST_SLICE_FRAMES = 64
+"""What may be taken at once before anything has to wait for its turn: 32 requests, in a millisecond. That is more than a
+proxy under its usual load sends together on one connection; taking those in pieces would cost a tenth of their speed.
 """
 
-SLICE_SECONDS = 0.000_25
-"""How long each slice after it may take: a handful of requests, and less time than anyone notices."""
+SLICE_FRAMES = 8
+"""What each slice after that may take: four requests. By number and not by time, so that a machine that is busy with other
+things does not make the pieces smaller and with that itself still busier.
+"""
 
 Work: TypeAlias = Callable[[], bool]
 """Does a slice and says whether there is more. Must not raise."""
@@ -27,9 +29,9 @@ class Turns:
         self._works: deque[Work] = deque()
 
     @property
-    def first_slice(self) -> float:
-        """Seconds that something new may take now: the long slice, unless others wait for theirs."""
-        return SLICE_SECONDS if self._works else FIRST_SLICE_SECONDS
+    def first_slice(self) -> int:
+        """Frames that something new may take now: the large slice, unless others wait for theirs."""
+        return SLICE_FRAMES if self._works else FIRST_SLICE_FRAMES
 
     def add(self, work: Work) -> None:
         """Call `work` once in some turn of the loop, and again in later ones for as long as there is more."""

@@ -108,8 +108,8 @@ class World:
     """A connection whose every slice has room for one frame."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(turns, "FIRST_SLICE_SECONDS", 0.0)
-        monkeypatch.setattr(h2_intake, "SLICE_SECONDS", 0.0)
+        monkeypatch.setattr(turns, "FIRST_SLICE_FRAMES", 1)
+        monkeypatch.setattr(h2_intake, "SLICE_FRAMES", 1)
         self.answered: list[bytes] = []
         self.wire = Wire()
         self.connection = Connection(ServedCalls(self.check, Health()), 100, 100, set(), lambda: None)
