@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import yaml
 from support.charts import manifests, mount
+from support.custom_resources import MAY_BUILD
 from support.manifests import check
 from support.pki import authority
 from support.server import route_policy
 
 from ext_authz.runtime.assembly import assemble
+
+pytestmark = MAY_BUILD
 
 PAGE = Path(__file__).parents[2] / "docs" / "install-helm.md"
 BLOCKS: list[dict[str, Any]] = [
