@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ext_authz.config.settings import Configuration
 from ext_authz.need import Need
-from ext_authz.runtime.assembly import Assembly
+from ext_authz.runtime.assembled import Assembly
 from ext_authz.runtime.key_fetch import fetch_keys
 from ext_authz.runtime.keys import KeyEvents, KeySets, KeyStatus, KeyStore
 from ext_authz.snapshot import Snapshot

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from ext_authz.config.settings import ListenerSettings, TelemetrySettings
 from ext_authz.runtime.active import Active
 from ext_authz.runtime.admin import Readiness
-from ext_authz.runtime.assembly import Assembly
+from ext_authz.runtime.assembled import Assembly
 from ext_authz.runtime.cache_report import CacheReport
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.key_fetch import fetch_keys

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ext_authz.identity.bundle import Bundle, Bundles
 from ext_authz.policy.index import PolicyIndex
-from ext_authz.runtime.assembly import Assembly
+from ext_authz.runtime.assembled import Assembly
 from ext_authz.spiffe import TrustDomain
 
 __all__ = ["pack", "unpack"]

@@ -263,7 +263,7 @@ def test_keys_that_one_worker_fetched_serve_in_those_that_come_when_they_cannot_
         all_serve(server)
         with channels(server, 6) as opened:
             assert {status_of(check_over(channel, with_token())) for channel in opened} == {200}
-        assert server.metric('ext_authz_key_source_state{issuer="corp",state="serving"}') == 1
+        assert server.metric('ext_authz_key_source_state{issuer="corp",state="unavailable"}') == 0
         assert server.metric('ext_authz_key_set_keys{issuer="corp"}') == 1
 
 
