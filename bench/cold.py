@@ -11,7 +11,8 @@ How the two are kept comparable:
 - A ratio compares a scene with the quiet time right before it, at the same rate of the same warm requests, so that what
   else the machine does in that half minute hits both. The figure is the median of the rounds.
 - The server has its core to itself. Both clients are on another one, and the one whose latencies count goes before the
-  other there, where the system lets it: it measures the server's delays and not its own.
+  other there, where the system lets it. It is a process of its own: starting the other client and answering for the issuer
+  hold up whoever shares an interpreter with them. So it measures the server's delays and not its own.
 - A latency begins when its request was due, so a server that stops for a while is charged for all that came meanwhile.
 - The percentile is taken over the whole scene. With a burst in each second that is what a client of a service feels with
   whom that happens each second; how bad one burst can be is the figure `longest`.
@@ -22,10 +23,11 @@ How the two are kept comparable:
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler
+from multiprocessing import get_context
 from pathlib import Path
 
 from support.jwks_endpoint import JwksEndpoint
@@ -114,7 +116,11 @@ def run(effort: Effort) -> Report:
 
 def _measure(report: Report, transport: str, effort: Effort) -> float:
     message = workload.request()
-    with tempfile.TemporaryDirectory() as name, _Rotating(signing_key("RS256")) as endpoint:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _Rotating(signing_key("RS256")) as endpoint,
+        ProcessPoolExecutor(1, get_context("spawn")) as measuring,
+    ):
         folder = Path(name)
         issuer = {"name": "corp", "issuer": ISSUER, "audiences": [AUDIENCE], "algorithms": ["RS256", "ES256"]}
         issuers = [{**issuer, "keys": {"url": endpoint.url}}]
@@ -133,8 +139,8 @@ def _measure(report: Report, transport: str, effort: Effort) -> float:
                 keys = [signing_key("ES256", index=1 + burst + number * 100) for burst in range(BURSTS[effort])]
                 endpoint.announce(keys)
                 for scene in _scenes(address, folder, effort, cold, keys):
-                    quiet.append(_warm(address, message, warm, min(scene.seconds, 5.0)).percentile(99))
-                    load, unanswered = _beside(scene, endpoint, address, message, warm)
+                    quiet.append(_warm(measuring, address, message, warm, min(scene.seconds, 5.0)).percentile(99))
+                    load, unanswered = _beside(scene, endpoint, partial(_warm, measuring, address, message, warm))
                     noisy.setdefault(scene.name, []).append(load.percentile(99))
                     ratios.setdefault(scene.name, []).append(load.percentile(99) / quiet[-1])
                     longest[scene.name] = max(longest.get(scene.name, 0.0), load.percentile(100))
@@ -154,13 +160,13 @@ def _measure(report: Report, transport: str, effort: Effort) -> float:
     return worst
 
 
-def _beside(scene: _Scene, endpoint: _Rotating, address: str, message: bytes, warm: float) -> tuple[Load, int]:
+def _beside(scene: _Scene, endpoint: _Rotating, warm: Callable[[float], Load]) -> tuple[Load, int]:
     """The warm load while the scene is played, and how many of the scene's calls were late."""
     endpoint.delay = HANG_SECONDS if scene.hangs else 0.0
     try:
         with ThreadPoolExecutor(1) as stage:
             playing = stage.submit(scene.play)
-            load = _warm(address, message, warm, scene.seconds)
+            load = warm(scene.seconds)
             return load, playing.result(scene.seconds + 60)
     finally:
         endpoint.delay = 0.0
@@ -225,8 +231,8 @@ def _strangers(address: str, requests: Sequence[bytes], rate: float, folder: Pat
     return outcome.errors[_LATE]
 
 
-def _warm(address: str, message: bytes, rate: float, seconds: float) -> Load:
-    return open_loop(address, message, rate=rate, seconds=max(1.0, seconds))
+def _warm(measuring: Executor, address: str, message: bytes, rate: float, seconds: float) -> Load:
+    return measuring.submit(open_loop, address, message, rate=rate, seconds=max(1.0, seconds)).result(seconds + 60)
 
 
 if __name__ == "__main__":
