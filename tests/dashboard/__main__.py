@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ def main() -> None:
         "--answers", type=Path, help="file with Prometheus's answers: written, or drawn when it is there"
     )
     given = parser.parse_args()
+    # told to stop, it ends as it would by itself, and takes its servers with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if given.answers is not None and given.answers.exists():
         answers = json.loads(given.answers.read_text())
     else:
