@@ -35,6 +35,7 @@ class CompiledRule:
     """
 
     __slots__ = (
+        "_depends_on_request",
         "_injection",
         "_principal_checks",
         "_source_checks",
@@ -69,6 +70,7 @@ class CompiledRule:
             )
         )
         self._injection = injection
+        self._depends_on_request = injection.depends_on_request
 
     def check_source(self, facts: RequestFacts) -> None:
         """Raises Refusal SOURCE_IP_NOT_ALLOWED. Costs nothing to know, so it comes before any credential is read."""
@@ -85,7 +87,7 @@ class CompiledRule:
 
     def answers_alike(self, facts: RequestFacts) -> bool:
         """Whether the answer to this request is the one to any other of the same peer and token that this holds for."""
-        return not (self._injection.depends_on_request or facts.headers.has_underscores)
+        return not (self._depends_on_request or facts.headers.has_underscores)
 
     def mutations(self, selection: "Selection", facts: RequestFacts, principals: Principals) -> Mutations:
         """What to change on the allowed request. Raises Refusal INJECTION_NOT_POSSIBLE."""
