@@ -294,6 +294,23 @@ def test_a_value_longer_than_the_limit_in_bytes_is_refused(form: str, character:
     assert reason_of(check_request(**{form: [("x-a", longest + "a")]})) is Reason.HEADER_TOO_LARGE
 
 
+@pytest.mark.parametrize(
+    ("names", "is_kept"),
+    [
+        (["accept", "x-tenant"], True),
+        ([f"X{number}" for number in range(65)], False),
+        (["x" * 2_049], False),
+    ],
+    ids=["usual", "many", "long"],
+)
+def test_only_usual_names_are_remembered(names: list[str], *, is_kept: bool) -> None:
+    module._remembered_names.cache_clear()
+    data = check_request(headers=dict.fromkeys(names, "1"), pseudo_headers=False)
+    for _ in range(2):
+        assert set(parse_check_request(data).headers.names()) == {name.lower() for name in names}
+    assert module._remembered_names.cache_info().currsize == is_kept
+
+
 def test_no_refusal_repeats_what_the_client_sent() -> None:
     marker = "Zq9Zq9"
     for form in ("headers", "raw_headers"):
