@@ -14,6 +14,7 @@ from ext_authz.evidence.authorization import find_token
 from ext_authz.facts import RequestFacts
 from ext_authz.identity.peer import peer_from
 from ext_authz.need import KeysNeeded, Need
+from ext_authz.policy.answers import is_short
 from ext_authz.policy.compiled import Selection
 from ext_authz.principal import Peer, Principals, VerifiedToken
 from ext_authz.snapshot import Snapshot
@@ -111,14 +112,16 @@ def _allow(
     alike = rule.answers_alike(facts)
     answer = snapshot.answers.get(rule, peer, token) if alike else None
     if answer is None:
+        mutations = rule.mutations(selection, facts, principals)
+        keeps = alike and is_short(mutations)
         answer = Allow(
             reason=Reason.PUBLIC_ROUTE if rule.public else Reason.OK,
-            mutations=rule.mutations(selection, facts, principals),
+            mutations=mutations,
             dynamic_metadata=rule.dynamic_metadata(selection, facts, principals),
             diagnostics=_diagnostics(seen),
-            recurring=alike,
+            recurring=keeps,
         )
-        if alike:
+        if keeps:
             snapshot.answers.put(rule, peer, token, answer)
     return answer
 

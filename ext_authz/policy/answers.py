@@ -8,11 +8,16 @@ from math import inf
 from typing import TypeAlias
 
 from ext_authz.cache import BoundedCache
-from ext_authz.decision import Allow
+from ext_authz.decision import Allow, Mutations
 from ext_authz.policy.compiled import CompiledRule
 from ext_authz.principal import Peer, VerifiedToken
 
-__all__ = ["AnswerCache"]
+__all__ = ["AnswerCache", "is_short"]
+
+LONGEST_CHARACTERS = 4_096
+"""Of the header values of an answer that is kept, also as it is written: a certificate and some claims. A token can bring
+12 KB of claims for each header, and what is long anyway costs little to word again.
+"""
 
 _Key: TypeAlias = tuple[int, int, int]
 _Parties: TypeAlias = tuple[CompiledRule, Peer | None, VerifiedToken | None]
@@ -43,3 +48,9 @@ class AnswerCache:
 
     def __len__(self) -> int:
         return len(self._answers)
+
+
+def is_short(mutations: Mutations) -> bool:
+    """Whether these changes are little enough to be kept for the next time."""
+    headers = (*mutations.set_request_headers, *mutations.set_response_headers)
+    return sum(len(value) for _, value in headers) <= LONGEST_CHARACTERS

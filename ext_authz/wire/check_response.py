@@ -182,7 +182,7 @@ def _changes(mutations: Mutations) -> bytes:
     return _OK_STATUS + delimited(_OK_RESPONSE, b"".join(parts))
 
 
-# by what they hold: equal changes are equal bytes, whoever they are for; at some 2 KB each
+# by what they hold: equal changes are equal bytes, whoever they are for; at some 2 KB each, and never more than `answers.is_short` lets through
 _remembered_changes = lru_cache(maxsize=4096)(_changes)
 
 

@@ -143,6 +143,17 @@ def test_a_header_spelled_with_an_underscore_is_removed_also_beside_remembered_a
         assert ("x_subject" in answer.removed_headers) == removed
 
 
+@pytest.mark.parametrize("field", ["request_headers", "response_headers"])
+@pytest.mark.parametrize(("length", "is_kept"), [(4_096, True), (4_097, False)])
+def test_only_short_answers_are_kept(field: str, length: int, *, is_kept: bool) -> None:
+    deployment, text = injecting(**{field: {"x-groups": "${token.claims.groups}"}}), bound_token(groups="g" * length)
+    first, second = (deployment.request("/a", token=text) for _ in range(2))
+    assert second.allowed
+    assert second.response == first.response
+    assert len(deployment.snapshot.answers) == is_kept
+    assert second.decision.recurring == is_kept  # type: ignore[union-attr]  # it is allowed
+
+
 def test_a_snapshot_with_other_keys_remembers_no_answers() -> None:
     deployment = injecting()
     deployment.request("/a", token=bound_token())
