@@ -96,7 +96,7 @@ def test_a_config_map_with_a_mistake_leaves_the_old_policy_in_force_and_a_repair
     project_files(folder / "policies", {"policy.yaml": policy("/new")})
     server.wait_for(lambda: allows(server, "/new"), "deciding by the repaired policy")
     assert not allows(server, "/old")
-    assert notes(server) == ""
+    server.wait_for(lambda: notes(server) == "", "content again")
     assert server.metric("ext_authz_configuration_reload_failed") == 0
 
 
@@ -122,7 +122,9 @@ def test_a_config_map_that_is_emptied_denies_everything_and_the_log_says_that_th
 ) -> None:
     project_files(folder / "policies", {"policy.yaml": ""})
     server.wait_for(lambda: not allows(server, "/old"), "denying")
-    loaded = server.events("configuration loaded")[-1]
+    # what is in force is told after it is
+    server.wait_for(lambda: server.events("configuration warning"), "warning")
+    (loaded,) = server.events("configuration loaded")
     assert loaded["policies"] == 0
     (warning,) = server.events("configuration warning")
     assert f"{folder}/policies/policy.yaml: the file holds no policy" in warning["detail"]
