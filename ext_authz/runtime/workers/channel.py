@@ -181,12 +181,14 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            data, files, _, _ = socket.recv_fds(self._socket, READ_BYTES, MAX_FILES)
+            data, files, flags, _ = socket.recv_fds(self._socket, READ_BYTES, MAX_FILES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data, files = b"", []
-        if not data:
+            data, files, flags = b"", [], 0
+        if not data or flags & socket.MSG_CTRUNC:
+            # a file that this process had no room for is lost, and from then on files would be taken for others
+            _close_all(files)
             self._end()
             return
         for message in self._reader.feed(data, files):

@@ -18,12 +18,13 @@ from ext_authz.runtime.assembly import Assembly
 from ext_authz.runtime.tls import ServerCertificates
 from ext_authz.runtime.workers.channel import Message
 from ext_authz.runtime.workers.forking import Forking
-from ext_authz.runtime.workers.member import Member, State, fewest
+from ext_authz.runtime.workers.handing import Handing
+from ext_authz.runtime.workers.member import Member, State, log_end
 from ext_authz.runtime.workers.packing import pack
 from ext_authz.runtime.workers.restarts import Restarts
 from ext_authz.runtime.workers.totals import Totals
 from ext_authz.runtime.workers.worker import Fixed
-from ext_authz.telemetry.server_log import log_event
+from ext_authz.telemetry.server_log import exception_summary, log_event
 
 __all__ = ["Fleet"]
 
@@ -34,16 +35,16 @@ PREPARE_SECONDS = 60.0
 """For a worker to compile a configuration and to try keys that are new; then nothing is changed."""
 
 IN_FORCE_SECONDS = 5.0
-"""For a worker to put in force what it has prepared; one that does not is ended at the third heartbeat after."""
+"""For a worker to put in force what it has prepared; one that has not is ended before the change is called done."""
+
+GONE_SECONDS = 1.0
+"""For the kernel to say that a process that was ended has gone."""
+
+NURSERY_SECONDS = 60.0
+"""For a worker to be forked, on a busy machine by a nursery that has still to import everything; then that is hung."""
 
 COUNT_SECONDS = 1.0
 """For workers to say what they have counted, when someone scrapes."""
-
-EVEN_SECONDS = 5.0
-"""At most so often a connection is sent away because another worker has fewer."""
-
-MAX_KEPT = 1_024
-"""Connections that wait while no worker serves; as many more wait in the kernel's queue."""
 
 END_SECONDS = 10.0
 """For a worker, after its calls have ended: to cancel those that have not, and to tell traces, counts and its log."""
@@ -58,7 +59,7 @@ class Fleet:
         members: those that live.
         restarts: how many were replaced so far, by reason.
         configuration: in force in all that serve.
-        generation: counts up with each configuration that comes into force.
+        generation: of the configuration in force; each has a higher one than those before it.
     """
 
     def __init__(
@@ -81,18 +82,18 @@ class Fleet:
         self._fixed = Fixed(listener, telemetry, None if certificates is None else certificates.material)
         self._certificates = certificates
         self._packed = packed
-        self._count = count
         self._totals = totals
         self._silence = max(2, round(listener.worker_timeout / HEARTBEAT_SECONDS))
+        self._behind = (PREPARE_SECONDS + IN_FORCE_SECONDS) / HEARTBEAT_SECONDS
         self._forking = Forking(self._forked, self._process_ended)
         self._restarts = {number: Restarts() for number in range(1, count + 1)}
-        self._waiting: list[socket.socket] = []
+        self._handing = Handing(self.members, count)
         self._keys: dict[str, Message] = {}
+        self._offered = self.generation
         self._serial = 0
-        self._connection = 0
         self._pings = 0
         self._heard: dict[int, int] = {}
-        self._evened_at = 0.0
+        self._left = False
         self._stopping = False
         self._codes: dict[int, int] = {}
         self._changed = asyncio.Event()
@@ -110,7 +111,8 @@ class Fleet:
         self._heart = asyncio.create_task(self._beat())
 
     def leave(self) -> None:
-        """Have all say that nothing should come any more."""
+        """Have all say that nothing should come any more, also those that are started from now on."""
+        self._left = True
         self._tell_all("leave")
 
     async def drain(self, seconds: float) -> None:
@@ -124,9 +126,7 @@ class Fleet:
         await self._until(lambda: not self.members, 1.0)
         if self._heart is not None:
             self._heart.cancel()
-        for accepted in self._waiting:
-            accepted.close()
-        self._waiting.clear()
+        self._handing.close()
         self._forking.close()
 
     def kill(self) -> None:
@@ -149,14 +149,7 @@ class Fleet:
 
     def hand(self, accepted: socket.socket) -> None:
         """Give a connection to the worker that has the fewest; it waits while none serves."""
-        member = fewest(self.members.values())
-        if member is not None:
-            self._connection += 1
-            member.hand(self._connection, accepted)
-        elif len(self._waiting) < MAX_KEPT:
-            self._waiting.append(accepted)
-        else:
-            accepted.close()
+        self._handing.hand(accepted)
 
     def pids(self) -> list[int]:
         """Of the supervisor, which comes first, and of everything it has started; may be asked by another thread."""
@@ -165,28 +158,8 @@ class Fleet:
 
     @property
     def connections(self) -> int:
-        """Of all workers."""
-        return sum(member.connections for member in self.members.values())
-
-    def _hand_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for accepted in waiting:
-            self.hand(accepted)
-
-    def _even(self) -> None:
-        """Have a client connect anew where its worker has at least two connections more than another one.
-
-        After a worker was replaced its connections are with the others, and clients that keep theirs would leave it idle.
-        """
-        serving = [member for member in self.members.values() if member.state is State.SERVING]
-        now = time.monotonic()
-        if len(serving) < self._count or now - self._evened_at < EVEN_SECONDS or self._stopping:
-            return
-        fullest = max(serving, key=lambda member: member.connections)
-        surplus = fullest.connections - min(member.connections for member in serving)
-        if surplus >= 2:
-            self._evened_at = now
-            fullest.send("send_away", count=surplus // 2)
+        """Of all workers, and those that wait for one."""
+        return self._handing.waiting + sum(member.connections for member in self.members.values())
 
     # one configuration
 
@@ -196,15 +169,16 @@ class Fleet:
         return [member for member in self.members.values() if member.state is State.SERVING and not member.reasons]
 
     async def replace(self, assembly: Assembly) -> None:
-        """Put `assembly` in force in all workers, once each has it ready; as `InForce.replace`."""
+        """Put `assembly` in force in all workers, once each has it ready; as `InForce.replace`.
+
+        When it returns, none is left that decides by the one before: a worker that does not follow has been ended.
+        """
         packed = await asyncio.to_thread(pack, assembly)
-        asked = [member for member in self.members.values() if member.state is State.SERVING]
-        revision = self.generation + 1
-        loop = asyncio.get_running_loop()
-        for member in asked:
-            member.prepared = loop.create_future()
-            member.send("prepare", packed, revision=revision)
-        problems = await self._prepared(asked)
+        # never the number of an attempt that failed: a worker that was slow may still be at that one
+        self._offered += 1
+        revision = self._offered
+        asked: list[Member] = []
+        problems = await self._prepared(asked, packed, revision)
         if problems:
             self._tell_all("abandon")
             raise ConfigurationError(problems)
@@ -212,19 +186,26 @@ class Fleet:
         self._keys = {name: message for name, message in self._keys.items() if name in assembly.configuration.issuers}
         for member in asked:
             member.send("put_in_force", revision=revision)
-        for member in self.members.values():
-            if member.state is State.SERVING and member not in asked:
-                # it began to serve meanwhile
-                member.state = State.STARTING
-                member.send("prepare", packed, revision=revision)
-        await self._until(
-            lambda: all(m.revision == revision for m in asked if m.serial in self.members), IN_FORCE_SECONDS
-        )
 
-    async def _prepared(self, asked: list[Member]) -> tuple[str, ...]:
-        futures = [member.prepared for member in asked if member.prepared is not None]
-        if futures:
-            await asyncio.wait(futures, timeout=PREPARE_SECONDS)
+        def behind() -> list[Member]:
+            return [member for member in asked if member.serial in self.members and member.revision != revision]
+
+        if not await self._until(lambda: not behind(), IN_FORCE_SECONDS):
+            for member in behind():
+                self._end_hung(member)
+            await self._until(lambda: not behind(), GONE_SECONDS)
+
+    async def _prepared(self, asked: list[Member], packed: bytes, revision: int) -> tuple[str, ...]:
+        """Have all that decide prepare it, also those that begin to meanwhile; they are added to `asked`."""
+        until = time.monotonic() + PREPARE_SECONDS
+        futures: list[asyncio.Future[tuple[str, ...] | None]] = []
+        while new := [m for m in self.members.values() if m.state is not State.STARTING and m not in asked]:
+            for member in new:
+                member.prepared = asyncio.get_running_loop().create_future()
+                futures.append(member.prepared)
+                member.send("prepare", packed, revision=revision)
+            asked += new
+            await asyncio.wait(futures, timeout=max(0.0, until - time.monotonic()))
         problems: dict[str, None] = {}
         for member, future in zip(asked, futures, strict=True):
             if not future.done():
@@ -249,7 +230,11 @@ class Fleet:
                 member.taken(message.fields["number"])
             case "ended":
                 member.ended()
-            case "serving" | "in_force":
+            case "serving":
+                # the nursery, which says it too, may have ended before it could
+                member.pid = message.fields.get("pid", member.pid)
+                self._serves(member, message.fields["revision"])
+            case "in_force":
                 self._serves(member, message.fields["revision"])
             case "prepared":
                 self._has_prepared(member, message)
@@ -257,6 +242,7 @@ class Fleet:
                 self._share(member, message)
             case "leaving":
                 member.state = State.LEAVING
+                self._handing.hand_again(member)
             case "gone":
                 self._gone(member)
         self._changed.set()
@@ -278,18 +264,26 @@ class Fleet:
             member.state = State.SERVING
             member.served_since = member.served_since or time.monotonic()
             log_event(_logger, logging.INFO, "a worker serves", serving_worker=member.number, pid=member.pid)
-            self._hand_waiting()
+            self._handing.hand_waiting()
 
     def _has_prepared(self, member: Member, message: Message) -> None:
         revision, problems = message.fields["revision"], tuple(message.fields["problems"])
-        if member.state is State.STARTING and revision == self.generation and not problems:
-            member.send("put_in_force", revision=revision)
-        elif member.prepared is not None and not member.prepared.done() and revision > self.generation:
+        if member.state is State.STARTING:
+            if problems:
+                log_event(_logger, logging.ERROR, "a worker cannot follow the others", problems=list(problems))
+                member.kill()
+            elif revision == self.generation:
+                member.send("put_in_force", revision=revision)
+            else:
+                # another configuration came into force while it prepared this one
+                member.send("prepare", self._packed, revision=self.generation)
+        elif member.prepared is not None and not member.prepared.done() and revision == self._offered:
             member.prepared.set_result(problems)
 
     def _share(self, member: Member, message: Message) -> None:
         name = message.fields["source"][0]
-        self._keys[name] = message
+        if message.fields["at"] >= self._keys.get(name, message).fields["at"]:
+            self._keys[name] = message
         for other in self.members.values():
             if other is not member:
                 other.send("keys", message.payload, **message.fields)
@@ -301,20 +295,37 @@ class Fleet:
             return
         self._serial += 1
         member = Member(self._serial, number)
-        self.members[member.serial] = member
         patience = self.configuration.listener.drain_seconds + END_SECONDS
-        member.channel = self._forking.fork(
-            member.serial, number, patience, lambda message: self._receive(member, message)
-        )
+        try:
+            member.channel = self._forking.fork(
+                member.serial, number, patience, lambda message: self._receive(member, message)
+            )
+        except OSError as error:
+            # no more files, or no more processes
+            pause = self._restarts[number].pause(0.0)
+            log_event(
+                _logger,
+                logging.ERROR,
+                "a worker cannot be started",
+                detail=exception_summary(error),
+                pause_seconds=pause,
+            )
+            asyncio.get_running_loop().call_later(pause, self._start_one, number)
+            return
+        self.members[member.serial] = member
         member.send("setup", pickle.dumps(self._fixed))
         for message in self._keys.values():
             member.send("keys", message.payload, **message.fields)
         member.send("begin", self._packed, revision=self.generation)
+        if self._left:
+            member.send("leave")
 
     def _forked(self, serial: int, pid: int) -> None:
         member = self.members.get(serial)
         if member is not None:
             member.pid = pid
+            # from now on it can answer
+            member.silent = 0
 
     def _process_ended(self, pid: int, code: int) -> None:
         self._codes[pid] = code
@@ -328,8 +339,7 @@ class Fleet:
             member.prepared.set_result(None)
         # it has closed its socket, and nothing else of it is to go on
         member.kill()
-        for accepted in member.given_back():
-            self.hand(accepted)
+        self._handing.hand_again(member)
         if not self._stopping:
             reason = "hung" if member.killed else "left" if member.state is State.LEAVING else "crashed"
             self.restarts[reason] += 1
@@ -341,19 +351,7 @@ class Fleet:
         async def log() -> None:
             # the nursery says how it ended a moment after its socket was closed
             await self._until(lambda: member.pid in self._codes, 0.5)
-            code = self._codes.pop(member.pid or 0, None)
-            level = logging.INFO if reason == "left" else logging.ERROR
-            log_event(
-                _logger,
-                level,
-                "a worker ended and is replaced",
-                ended_worker=member.number,
-                pid=member.pid,
-                reason=reason,
-                exit_code=code,
-                served_seconds=round(member.served_seconds, 3),
-                pause_seconds=pause,
-            )
+            log_end(member, reason, self._codes.pop(member.pid or 0, None), pause)
 
         self._logging.add(task := asyncio.create_task(log()))
         task.add_done_callback(self._logging.discard)
@@ -367,14 +365,22 @@ class Fleet:
             for member in list(self.members.values()):
                 member.silent += 1
                 member.behind = member.behind + 1 if self._is_behind(member) else 0
-                if member.silent > self._silence or member.behind > IN_FORCE_SECONDS / HEARTBEAT_SECONDS:
-                    member.killed = True
-                    member.kill()
+                if member.silent > self._silence or member.behind > self._behind:
+                    self._end_hung(member)
             self._ping()
-            self._even()
+            if not self._stopping:
+                self._handing.even()
 
     def _is_behind(self, member: Member) -> bool:
-        return member.state is State.SERVING and member.revision != self.generation
+        return member.revision not in {0, self.generation}
+
+    def _end_hung(self, member: Member) -> None:
+        if member.pid is not None:
+            member.killed = True
+            member.kill()
+        elif member.silent > max(self._silence, NURSERY_SECONDS / HEARTBEAT_SECONDS):
+            # it is not there because nobody forks it
+            self._forking.kill()
 
     def _ping(self) -> None:
         self._pings += 1

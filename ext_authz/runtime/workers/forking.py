@@ -55,12 +55,24 @@ class Forking:
 
         Returns:
             The channel to it; what is sent at once waits until it reads.
+
+        Raises:
+            OSError: no more files or processes are to be had.
         """
         own, its = socket.socketpair()
         with its:
             fields = {"serial": serial, "worker": number, "patience": patience}
-            self._nursery().send(Message("fork", fields, files=(its.fileno(),)))
+            try:
+                self._nursery().send(Message("fork", fields, files=(its.fileno(),)))
+            except OSError:
+                own.close()
+                raise
         return Channel(own, on_message, lambda: on_message(Message("gone")))
+
+    def kill(self) -> None:
+        """End the nursery at once, because it hangs; those that it was to start end with it."""
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the nursery."""
@@ -80,12 +92,16 @@ class Forking:
 
     def _nursery(self) -> Channel:
         if self._channel is None:
-            own, its = socket.socketpair()
             self._lock = self._lock or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
+            own, its = socket.socketpair()
             with its:
                 descriptors = (its.fileno(), self._lock.fileno())
                 command = [sys.executable, "-m", _MODULE, *map(str, descriptors)]
-                self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
+                try:
+                    self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
+                except OSError:
+                    own.close()
+                    raise
             self._channel = Channel(own, self._receive, self._ended)
         return self._channel
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -11,11 +12,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ext_authz.runtime.workers.channel import Message
+from ext_authz.telemetry.server_log import log_event
 
 if TYPE_CHECKING:
     from ext_authz.runtime.workers.channel import Channel
 
-__all__ = ["Member", "State", "fewest"]
+__all__ = ["Member", "State", "fewest", "log_end", "uneven"]
+
+_logger = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -87,7 +91,11 @@ class Member:
         """Hand it a connection, which is kept here too until it has been taken."""
         self._handed[number] = accepted
         if self.channel is not None:
-            self.channel.send(Message("connection", {"number": number}, files=(accepted.fileno(),)))
+            try:
+                self.channel.send(Message("connection", {"number": number}, files=(accepted.fileno(),)))
+            except OSError:
+                # it would have to wait, for which no file is left
+                self._handed.pop(number).close()
 
     def taken(self, number: int) -> None:
         """It has taken that connection."""
@@ -115,3 +123,28 @@ def fewest(members: Iterable[Member]) -> Member | None:
     serving = [member for member in members if member.is_serving]
     answering = [member for member in serving if member.silent <= 1]
     return min(answering or serving, key=lambda member: member.connections, default=None)
+
+
+def uneven(members: Iterable[Member], count: int) -> tuple[Member | None, int]:
+    """Who has too many connections, and how many; None while not all `count` serve, or where they differ by one at most."""
+    serving = [member for member in members if member.is_serving]
+    if len(serving) < count:
+        return None, 0
+    fullest = max(serving, key=lambda member: member.connections)
+    surplus = fullest.connections - min(member.connections for member in serving)
+    return (fullest, surplus // 2) if surplus >= 2 else (None, 0)
+
+
+def log_end(member: Member, reason: str, code: int | None, pause: float) -> None:
+    """Say why and how `member` ended, and after how many seconds it is replaced."""
+    log_event(
+        _logger,
+        logging.INFO if reason == "left" else logging.ERROR,
+        "a worker ended and is replaced",
+        ended_worker=member.number,
+        pid=member.pid,
+        reason=reason,
+        exit_code=code,
+        served_seconds=round(member.served_seconds, 3),
+        pause_seconds=pause,
+    )

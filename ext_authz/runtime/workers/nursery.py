@@ -57,7 +57,7 @@ def serve(own: socket.socket, run: Callable[[int, int], int]) -> None:
                 os.read(woken, _READ_BYTES)
             for pid, code in _ended():
                 children.discard(pid)
-                own.sendall(encoded(Message("ended", {"pid": pid, "code": code})))
+                _tell(own, Message("ended", {"pid": pid, "code": code}))
         if own.fileno() in readable:
             try:
                 data, files, _, _ = socket.recv_fds(own, _READ_BYTES, MAX_FILES)
@@ -73,7 +73,13 @@ def serve(own: socket.socket, run: Callable[[int, int], int]) -> None:
                     _become_worker(own, (woken, wake), run, message.files[0], number)
                 children.add(pid)
                 os.close(message.files[0])
-                own.sendall(encoded(Message("forked", {"serial": message.fields["serial"], "pid": pid})))
+                _tell(own, Message("forked", {"serial": message.fields["serial"], "pid": pid}))
+
+
+def _tell(own: socket.socket, message: Message) -> None:
+    # a supervisor that has gone is noticed by reading
+    with contextlib.suppress(OSError):
+        own.sendall(encoded(message))
 
 
 def _become_worker(

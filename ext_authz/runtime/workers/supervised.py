@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 
 from ext_authz.runtime.admin import Readiness
 from ext_authz.runtime.assembly import Assembly
-from ext_authz.runtime.connection_limit import ConnectionLimit
+from ext_authz.runtime.connection_limit import ConnectionLimit, affordable
 from ext_authz.runtime.listening import Listening
 from ext_authz.runtime.tls import ServerCertificates
 from ext_authz.runtime.workers.accepting import Accepting
@@ -62,6 +62,8 @@ class Supervised:
             OSError: it cannot be bound.
         """
         listening = await asyncio.to_thread(Listening.open, self._listener.address)
+        # workers, which inherit it, hold them in the end; here they wait for one
+        self._limit.maximum = affordable(self._listener.maximum_connections)
         self._accepting = Accepting(listening, self._hand)
         self.in_force.start()
         return listening.address

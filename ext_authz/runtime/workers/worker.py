@@ -73,6 +73,8 @@ class Worker:
         self._deciding: Deciding | None = None
         self._transport: H2Transport | None = None
         self._prepared: tuple[int, Prepared] | None = None
+        self._wanted: int | None = None
+        self._leaving = False
         self._code = 0
         self._ending = asyncio.Event()
         self._drain_seconds: float | None = None
@@ -85,9 +87,9 @@ class Worker:
             "begin": lambda message: self._spawn(self._begin(message.fields["revision"], message.payload)),
             "connection": lambda message: self._take(message.fields["number"], message.files[0]),
             "ping": lambda message: self._pong(message.fields["number"]),
-            "prepare": lambda message: self._spawn(self._prepare(message.fields["revision"], message.payload)),
+            "prepare": self._prepare_soon,
             "put_in_force": lambda message: self._spawn(self._put_in_force(message.fields["revision"])),
-            "abandon": lambda _: self._spawn(self._abandon()),
+            "abandon": self._abandon_soon,
             "certificates": self._renew,
             "send_away": self._send_away,
             "leave": self._leave,
@@ -131,6 +133,7 @@ class Worker:
             self._transport.send_away(message.fields["count"])
 
     def _leave(self, _: Message) -> None:
+        self._leaving = True
         if self._deciding is not None:
             self._deciding.leave()
 
@@ -189,9 +192,11 @@ class Worker:
             return
         self._deciding = deciding
         deciding.update_health()
+        if self._leaving:
+            deciding.leave()
         # whether it is ready, before it counts
         self._pong(0)
-        self._channel.send(Message("serving", {"revision": revision}))
+        self._channel.send(Message("serving", {"revision": revision, "pid": os.getpid()}))
         await deciding.active.start()
         self._pong(0)
 
@@ -212,6 +217,14 @@ class Worker:
     def _connection_ended(self) -> None:
         self._channel.send(Message("ended"))
 
+    def _prepare_soon(self, message: Message) -> None:
+        self._wanted = message.fields["revision"]
+        self._spawn(self._prepare(message.fields["revision"], message.payload))
+
+    def _abandon_soon(self, _: Message) -> None:
+        self._wanted = None
+        self._spawn(self._abandon())
+
     async def _prepare(self, revision: int, packed: bytes) -> None:
         if self._deciding is None:
             # still at the beginning; the supervisor sees the old revision and asks again
@@ -220,7 +233,12 @@ class Worker:
         try:
             assembly = await asyncio.to_thread(unpack, packed)
             await self._abandon()
-            self._prepared = revision, await self._deciding.active.prepare(assembly)
+            prepared = await self._deciding.active.prepare(assembly)
+            if revision != self._wanted:
+                # abandoned meanwhile, or another one is wanted by now
+                await prepared.store.close()
+                return
+            self._prepared = revision, prepared
         except ExtAuthzError as error:
             problems = (str(error),)
         except Exception as error:  # noqa: BLE001 - a fault in one reload must not end all later ones

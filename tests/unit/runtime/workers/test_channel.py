@@ -1,10 +1,12 @@
 """Messages and open files over a socket: whole, in order, however they are cut; and the end is told once."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -178,5 +180,45 @@ def test_files_that_wait_are_closed_with_the_channel() -> None:
         # nobody has the writing end any more
         assert os.read(reading, 1) == b""
         os.close(reading)
+
+    run(scenario)
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_file_that_there_is_no_room_for_ends_the_channel_instead_of_mixing_up_those_after_it() -> None:
+    async def scenario(pair: Pair) -> None:
+        reading, writing = os.pipe()
+        pair.one.send(Message("connection", files=(reading,)))
+        with no_more_files():
+            await pair.until(lambda: pair.ended > 0)
+        assert pair.came == []
+        os.close(reading)
+        os.close(writing)
+
+    run(scenario)
+
+
+def test_a_file_that_cannot_be_kept_until_its_message_leaves_is_not_sent_at_all() -> None:
+    async def scenario(pair: Pair) -> None:
+        reading, writing = os.pipe()
+        pair.one.send(Message("large", payload=b"a" * 1_000_000))
+        with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+            pair.one.send(Message("connection", files=(reading,)))
+        pair.one.send(Message("last"))
+        await pair.until(lambda: len(pair.came) == 2)
+        assert [message.kind for message in pair.came] == ["large", "last"]
+        os.close(reading)
+        os.close(writing)
 
     run(scenario)

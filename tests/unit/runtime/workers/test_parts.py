@@ -1,8 +1,13 @@
 """The small parts of the supervisor, one by one."""
 
+import asyncio
+import errno
 import os
 import socket
+import subprocess
+import tempfile
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,7 +18,9 @@ from ext_authz.cache import CacheCounts
 from ext_authz.decision import Allow, Diagnostics
 from ext_authz.errors import Reason
 from ext_authz.runtime.assembly import assemble
+from ext_authz.runtime.workers.channel import Channel, Message
 from ext_authz.runtime.workers.cores import usable_cores
+from ext_authz.runtime.workers.forking import Forking
 from ext_authz.runtime.workers.member import Member, State, fewest
 from ext_authz.runtime.workers.packing import pack, unpack
 from ext_authz.runtime.workers.processes import ProcessesCollector
@@ -94,6 +101,47 @@ def test_a_worker_that_has_no_process_yet_is_not_killed() -> None:
     starting.kill()
     starting.send("ping", number=1)
     assert starting.served_seconds == 0
+
+
+def test_a_connection_that_cannot_be_kept_for_a_worker_is_closed() -> None:
+    class Full:
+        def send(self, message: Message) -> None:
+            raise OSError(errno.EMFILE, message.kind)
+
+    one, other = socket.socketpair()
+    busy = member(1)
+    busy.channel = cast("Channel", Full())
+    busy.hand(1, one)
+    assert busy.connections == 0
+    assert other.recv(1) == b""
+    other.close()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("fault", ["no process", "no nursery"])
+def test_a_worker_that_cannot_be_started_leaves_no_file_behind(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "no")
+
+    async def scenario() -> None:
+        forking = Forking(lambda *_: None, lambda *_: None)
+        if fault == "no process":
+            monkeypatch.setattr(subprocess, "Popen", refuse)
+        else:
+            monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+        before = open_files()
+        for _ in range(3):
+            with pytest.raises(OSError, match="no"):
+                forking.fork(1, 1, 1.0, lambda _: None)
+        # the lock
+        assert open_files() <= before + 1
+        forking.kill()
+        forking.close()
+
+    asyncio.run(scenario())
 
 
 def test_an_assembly_is_the_same_on_the_other_side(tmp_path: Path) -> None:

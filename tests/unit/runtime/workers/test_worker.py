@@ -22,7 +22,8 @@ from support.tokens import AUDIENCE, ISSUER, jwks, signing_key
 
 from ext_authz.config.settings import Configuration
 from ext_authz.errors import ExtAuthzError
-from ext_authz.runtime.active import Active
+from ext_authz.runtime.active import Active, Prepared
+from ext_authz.runtime.assembled import Assembly
 from ext_authz.runtime.assembly import assemble
 from ext_authz.runtime.tls import TlsMaterial
 from ext_authz.runtime.workers import worker as worker_module
@@ -209,6 +210,59 @@ def test_a_configuration_that_cannot_be_prepared_is_refused_in_its_own_words(
         monkeypatch.setattr(Active, "prepare", refuse)
         supervisor.tell("prepare", supervisor.packed, revision=2)
         assert (await supervisor.told("prepared")).fields["problems"] == ["not this one"]
+
+    run(tmp_path, scenario)
+
+
+def test_a_configuration_that_is_given_up_or_overtaken_while_it_is_prepared_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, going_on, closed = Active.prepare, asyncio.Event(), []
+
+    async def slowly(active: Active, assembly: Assembly) -> Prepared:
+        prepared = await prepare(active, assembly)
+        close = prepared.store.close
+
+        async def tell() -> None:
+            closed.append(prepared)
+            await close()
+
+        monkeypatch.setattr(prepared.store, "close", tell)
+        await going_on.wait()
+        return prepared
+
+    async def scenario(supervisor: Supervisor) -> None:
+        _, other = packed(tmp_path, "/other")
+        supervisor.begin()
+        await supervisor.told("serving")
+        monkeypatch.setattr(Active, "prepare", slowly)
+        for then in ("abandon", "prepare"):
+            closed.clear()
+            going_on.clear()
+            supervisor.tell("prepare", other, revision=2)
+            await asyncio.sleep(0.05)
+            supervisor.tell(then, supervisor.packed, revision=3)
+            await asyncio.sleep(0.05)
+            going_on.set()
+            async with asyncio.timeout(5):
+                while not closed:  # noqa: ASYNC110 - what is waited for is no event
+                    await asyncio.sleep(0.005)
+            supervisor.tell("put_in_force", revision=2)
+            assert await call(supervisor, "/other") == 403
+        # the one that was wanted last is there
+        assert (await supervisor.told("prepared")).fields["revision"] == 3
+        assert not [message for message in supervisor.came if message.kind in {"prepared", "in_force"}]
+
+    run(tmp_path, scenario)
+
+
+def test_one_that_begins_while_the_server_leaves_says_at_once_that_nothing_should_come(tmp_path: Path) -> None:
+    async def scenario(supervisor: Supervisor) -> None:
+        supervisor.begin()
+        supervisor.tell("leave")
+        await supervisor.told("serving")
+        assert supervisor.worker._deciding is not None
+        assert not supervisor.worker._deciding._health.serving
 
     run(tmp_path, scenario)
 
