@@ -147,7 +147,7 @@ def _header(segment: str) -> JoseHeader:
     )
 
 
-# an issuer's tokens under one key have one header; at most some 500 KB
+# an issuer's tokens under one key have one header; at most some 1 MB
 _remembered_header = lru_cache(maxsize=256)(_header)
 
 
