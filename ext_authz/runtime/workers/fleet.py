@@ -21,6 +21,7 @@ from ext_authz.runtime.workers.forking import Forking
 from ext_authz.runtime.workers.handing import Handing
 from ext_authz.runtime.workers.member import Member, State, log_end
 from ext_authz.runtime.workers.packing import pack
+from ext_authz.runtime.workers.preparing import PREPARE_SECONDS, prepare_all
 from ext_authz.runtime.workers.restarts import Restarts
 from ext_authz.runtime.workers.totals import Totals
 from ext_authz.runtime.workers.worker import Fixed
@@ -30,9 +31,6 @@ __all__ = ["Fleet"]
 
 HEARTBEAT_SECONDS = 0.5
 """Between two questions whether a worker still answers; with the answer comes what it has counted."""
-
-PREPARE_SECONDS = 60.0
-"""For a worker to compile a configuration and to try keys that are new; then nothing is changed."""
 
 IN_FORCE_SECONDS = 5.0
 """For a worker to put in force what it has prepared; one that has not is ended before the change is called done."""
@@ -45,6 +43,9 @@ NURSERY_SECONDS = 60.0
 
 COUNT_SECONDS = 1.0
 """For workers to say what they have counted, when someone scrapes."""
+
+HUNG_SECONDS = 1.0
+"""In which a worker that has to end says something; one that does not is not given END_SECONDS."""
 
 END_SECONDS = 10.0
 """For a worker, after its calls have ended: to cancel those that have not, and to tell traces, counts and its log."""
@@ -121,7 +122,16 @@ class Fleet:
         for member in self.members.values():
             member.state = State.LEAVING
         self._tell_all("drain", seconds=seconds)
-        await self._until(lambda: not self.members, seconds + END_SECONDS)
+        for member in [member for member in self.members.values() if member.pid is None]:
+            # nobody has forked it, and nobody needs it
+            if member.channel is not None:
+                member.channel.close()
+            self._gone(member)
+        if not await self._until(lambda: not self.members, seconds + HUNG_SECONDS):
+            for member in self.members.values():
+                if member.silent > HUNG_SECONDS / HEARTBEAT_SECONDS:
+                    member.kill()
+            await self._until(lambda: not self.members, END_SECONDS)
         self.kill()
         await self._until(lambda: not self.members, 1.0)
         if self._heart is not None:
@@ -177,8 +187,7 @@ class Fleet:
         # never the number of an attempt that failed: a worker that was slow may still be at that one
         self._offered += 1
         revision = self._offered
-        asked: list[Member] = []
-        problems = await self._prepared(asked, packed, revision)
+        asked, problems = await prepare_all(self.members, packed, revision)
         if problems:
             self._tell_all("abandon")
             raise ConfigurationError(problems)
@@ -194,26 +203,6 @@ class Fleet:
             for member in behind():
                 self._end_hung(member)
             await self._until(lambda: not behind(), GONE_SECONDS)
-
-    async def _prepared(self, asked: list[Member], packed: bytes, revision: int) -> tuple[str, ...]:
-        """Have all that decide prepare it, also those that begin to meanwhile; they are added to `asked`."""
-        until = time.monotonic() + PREPARE_SECONDS
-        futures: list[asyncio.Future[tuple[str, ...] | None]] = []
-        while new := [m for m in self.members.values() if m.state is not State.STARTING and m not in asked]:
-            for member in new:
-                member.prepared = asyncio.get_running_loop().create_future()
-                futures.append(member.prepared)
-                member.send("prepare", packed, revision=revision)
-            asked += new
-            await asyncio.wait(futures, timeout=max(0.0, until - time.monotonic()))
-        problems: dict[str, None] = {}
-        for member, future in zip(asked, futures, strict=True):
-            if not future.done():
-                problems[f"worker {member.number} has not prepared the configuration in {PREPARE_SECONDS:.0f} s"] = None
-            else:
-                # one that ended has nothing against it: its successor starts with what is in force then
-                problems.update(dict.fromkeys(future.result() or ()))
-        return tuple(problems)
 
     def _renew(self) -> None:
         if self._certificates is not None:

@@ -14,7 +14,7 @@ from support.server import document, route_policy, server_spec
 from ext_authz.errors import ConfigurationError
 from ext_authz.runtime.assembly import Assembly, assemble
 from ext_authz.runtime.workers import fleet as fleet_module
-from ext_authz.runtime.workers import handing
+from ext_authz.runtime.workers import handing, preparing
 from ext_authz.runtime.workers.channel import Message
 from ext_authz.runtime.workers.fleet import Fleet
 from ext_authz.runtime.workers.member import Member, State
@@ -30,6 +30,10 @@ class Told:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def send(self, message: Message) -> None:
         self.messages.append(message)
@@ -98,6 +102,7 @@ class Row:
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, scenario: Callable[[Row], Awaitable[None]]) -> None:
     monkeypatch.setattr(fleet_module, "Forking", Nursery)
     monkeypatch.setattr(fleet_module, "END_SECONDS", 0.0)
+    monkeypatch.setattr(fleet_module, "HUNG_SECONDS", 0.0)
 
     async def whole() -> None:
         row = Row(folder)
@@ -134,7 +139,7 @@ def test_a_configuration_that_one_worker_refuses_comes_into_force_in_none(
 def test_a_worker_that_does_not_prepare_in_time_keeps_the_others_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet_module, "PREPARE_SECONDS", 0.05)
+    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 0.05)
 
     async def scenario(row: Row) -> None:
         row.serve(1, 2)
@@ -356,13 +361,13 @@ def test_a_worker_that_has_not_put_it_in_force_is_ended_before_the_change_is_cal
 def test_an_answer_to_an_attempt_that_failed_counts_for_no_later_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet_module, "PREPARE_SECONDS", 0.05)
+    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 0.05)
 
     async def scenario(row: Row) -> None:
         row.serve(1)
         with pytest.raises(ConfigurationError):
             await row.fleet.replace(row.assembly)
-        monkeypatch.setattr(fleet_module, "PREPARE_SECONDS", 5.0)
+        monkeypatch.setattr(preparing, "PREPARE_SECONDS", 5.0)
         replacing = asyncio.create_task(row.fleet.replace(row.assembly))
         await row.until(lambda: row.told(1).count("prepare") == 2)
         row.say(1, "prepared", revision=2, problems=[])
@@ -500,5 +505,36 @@ def test_the_newest_keys_are_kept_for_workers_that_come(tmp_path: Path, monkeypa
         (channel,) = [member.channel for member in row.members if member.number == 3]
         assert isinstance(channel, Told)
         assert [message.payload for message in channel.messages if message.kind == "keys"] == [b"new"]
+
+    run(tmp_path, monkeypatch, scenario)
+
+
+def test_the_end_waits_for_workers_that_say_something_and_for_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(Member, "kill", lambda member: killed.append(member.number))
+
+    async def scenario(row: Row) -> None:
+        monkeypatch.setattr(fleet_module, "END_SECONDS", 5.0)
+        monkeypatch.setattr(fleet_module, "HUNG_SECONDS", 0.1)
+        monkeypatch.setattr(fleet_module, "HEARTBEAT_SECONDS", 0.05)
+        row.serve(1, 2)
+        row.fleet._forked(row.members[0].serial, 4_711)
+        row.fleet._forked(row.members[1].serial, 4_712)
+        # the heart beats already, and slowly
+        row.members[0].silent = 3
+        never_forked = row.members[2].channel
+        draining = asyncio.create_task(row.fleet.drain(0.05))
+        await row.until(lambda: 1 in killed)
+        assert 2 not in killed
+        assert [member.number for member in row.members] == [1, 2]
+        assert isinstance(never_forked, Told)
+        assert never_forked.closed
+        row.say(1, "gone")
+        await asyncio.sleep(0.05)
+        assert not draining.done()
+        row.say(2, "gone")
+        await asyncio.wait_for(draining, 1)
 
     run(tmp_path, monkeypatch, scenario)
