@@ -26,6 +26,9 @@ __all__ = ["DEFAULT_WINDOW", "Answers"]
 DEFAULT_WINDOW = 65_535
 """RFC 9113 §6.9.2."""
 
+MAX_RESIZES = 100
+"""Changes of the window of all streams, each of which is work for each stream. Clients announce it once, at the beginning."""
+
 _HEADERS = int(Kind.HEADERS)
 _DATA = int(Kind.DATA)
 
@@ -48,6 +51,7 @@ class Answers:
         self._useless: float | None = time.monotonic()
         self._window = DEFAULT_WINDOW
         self._stream_window = DEFAULT_WINDOW
+        self._resizes = 0
 
     def flush(self) -> None:
         """Send what has been queued, and close when nothing is left to do."""
@@ -161,6 +165,9 @@ class Answers:
         """The client's SETTINGS_INITIAL_WINDOW_SIZE, which holds for open streams too."""
         if size > MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
+        self._resizes += 1
+        if self._resizes > MAX_RESIZES:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM)
         growth, self._stream_window = size - self._stream_window, size
         for stream in list(self.streams.values()):
             stream.window += growth
@@ -171,9 +178,13 @@ class Answers:
     def _grow_window(self, number: int, growth: int) -> None:
         """The client's WINDOW_UPDATE."""
         if number == 0:
+            waited = self._window <= 0
             self._window += growth
             if self._window > MAX_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR)
+            if not waited:
+                # what is left to send waits for windows of streams
+                return
             for stream in [stream for stream in self.streams.values() if stream.outgoing]:
                 self._pump(stream)
             return

@@ -47,6 +47,9 @@ CONNECTION_WINDOW = 16_777_216
 WRITE_BUFFER_BYTES = 1_048_576
 """Waiting for a client that does not read its connection; above it nothing more is read from that client either."""
 
+WEIGHED_BYTES = 65_536
+"""Between two sums of what all streams hold: with one for each frame, small frames on many streams would be much work."""
+
 _DRAIN_PING = b"ext-drai"
 
 
@@ -96,10 +99,11 @@ class Connection(Intake, asyncio.Protocol):
         # the one kind of frame that may come next, if only one may
         self._only: int | None = Kind.SETTINGS
         self._decoder = HeadDecoder()
-        self._block: tuple[int, int, bytes] | None = None
+        self._block: tuple[int, int, bytearray] | None = None
         self._last = 0
         self.draining = False
         self._credit = 0
+        self._unweighed = 0
         self._frames: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.DATA: self._on_data,
             Kind.HEADERS: self._on_headers,
@@ -231,9 +235,12 @@ class Connection(Intake, asyncio.Protocol):
         if stream.body is None:
             stream.body = MessageBuffer(self._ceiling)
         stream.body.add(payload)
-        if holds_too_much(self.streams.values(), self._ceiling):
-            self.reset(stream, ErrorCode.ENHANCE_YOUR_CALM)
-            return
+        self._unweighed += len(payload)
+        if self._unweighed >= WEIGHED_BYTES:
+            self._unweighed = 0
+            if holds_too_much(self.streams.values(), self._ceiling):
+                self.reset(stream, ErrorCode.ENHANCE_YOUR_CALM)
+                return
         if stream.credit > STREAM_WINDOW // 2:
             self._out.append(frame(Kind.WINDOW_UPDATE, 0, stream.number, stream.credit.to_bytes(4, "big")))
             stream.credit = 0
@@ -263,7 +270,7 @@ class Connection(Intake, asyncio.Protocol):
         if flags & END_HEADERS:
             self._on_block(flags, number, payload)
         else:
-            self._block, self._only = (flags, number, payload), Kind.CONTINUATION
+            self._block, self._only = (flags, number, bytearray(payload)), Kind.CONTINUATION
 
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
         if self._block is None or self._block[1] != number:
@@ -275,9 +282,7 @@ class Connection(Intake, asyncio.Protocol):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM)
         if flags & END_HEADERS:
             self._block = self._only = None
-            self._on_block(first_flags, number, block)
-        else:
-            self._block = first_flags, number, block
+            self._on_block(first_flags, number, bytes(block))
 
     def _on_block(self, flags: int, number: int, block: bytes) -> None:
         if number <= self._last:

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.raw_h2 import PREFACE, frame, http2_frame
 
+from ext_authz.runtime import h2_connection, turns
 from ext_authz.runtime import h2_stream as module
-from ext_authz.runtime import turns
 from ext_authz.runtime.grpc_frame import CallRefused, Status
+from ext_authz.runtime.h2_answers import MAX_RESIZES
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Connection
 from ext_authz.runtime.h2_frame import ErrorCode, refusal_block
 from ext_authz.runtime.h2_head import HeadDecoder, Malformed
+from ext_authz.runtime.h2_stream import Stream
 from ext_authz.runtime.health import Health
 from ext_authz.runtime.transport import CHECK_METHOD
 
@@ -504,3 +506,47 @@ def test_a_refusal_too_long_for_its_field_is_a_fault_that_is_noticed() -> None:
     assert refusal_block(CallRefused(Status.INTERNAL, "x" * 126))
     with pytest.raises(ValueError, match="one byte"):
         refusal_block(CallRefused(Status.INTERNAL, "x" * 127))
+
+
+def test_windows_that_change_without_end_end_the_connection() -> None:
+    window = b"\0\x04\0\0\0\x63" + b"\0\x04\0\0\0\x64"
+    connection, wire, _ = opened(frame(b"abc")[:3], end=False)
+    # it has announced one already
+    connection.data_received(http2_frame(4, 0, 0, window * (MAX_RESIZES // 2 - 1)))
+    assert goaway(wire) is None
+    connection.data_received(http2_frame(4, 0, 0, window))
+    assert goaway(wire) == ErrorCode.ENHANCE_YOUR_CALM
+    assert wire.closed
+
+
+def test_a_byte_for_one_stream_is_no_work_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    weighed: list[int] = []
+    monkeypatch.setattr(h2_connection, "holds_too_much", lambda *_: weighed.append(1))
+    connection, _, _ = opened(b"\0" + (90_000).to_bytes(4, "big"), end=False)
+    connection.data_received(http2_frame(0, 0, 1, b"a") * 1_000)
+    assert not weighed
+    connection.data_received(http2_frame(0, 0, 1, bytes(16_000)) * 5)
+    assert len(weighed) == 1
+
+
+def test_a_wider_connection_is_no_work_for_streams_that_wait_for_their_own_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection, _, _ = connected()
+    connection.data_received(http2_frame(4, 0, 0, b"\0\x04\0\0\0\0"))
+    one = client()
+    request(one, 1, frame(b"abc"))
+    connection.data_received(one.data_to_send())
+    assert connection.streams[1].outgoing
+    tries: list[int] = []
+    pump = Connection._pump
+
+    def counted(self: Connection, stream: Stream) -> None:
+        tries.append(stream.number)
+        pump(self, stream)
+
+    monkeypatch.setattr(Connection, "_pump", counted)
+    connection.data_received(http2_frame(8, 0, 0, b"\0\0\0\1") * 1_000)
+    assert not tries
+    connection.data_received(http2_frame(8, 0, 1, b"\0\0\1\0"))
+    assert 1 not in connection.streams
