@@ -6,6 +6,7 @@ for each process and metric, writes to it at every count, knows no exemplars, an
 What is no count is taken as it stands: the worst of keys, the sum of what is held or waits.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -38,11 +39,13 @@ class Totals:
         self._misses: Counter[str] = Counter()
         self._spans: Counter[str] = Counter()
         self._dropped = 0
+        # a scrape, in a thread of its own, must not see a worker's counts between where it was and where they go, or twice
+        self._moving = threading.Lock()
         dropped_here = metrics.log_dropped
         metrics.caches = self._caches
         metrics.spans = self._all_spans
         metrics.key_sources = self._key_sources
-        metrics.log_dropped = lambda: dropped_here() + self._dropped + sum(s["log_dropped"] for s in self._workers())
+        metrics.log_dropped = lambda: dropped_here() + self._all_dropped()
 
     def add(self, process: int, counted: Mapping[str, Any], stands: Mapping[str, Any]) -> None:
         """Take what the worker with process id `process` has sent."""
@@ -52,14 +55,15 @@ class Totals:
 
     def ended(self, process: int) -> None:
         """Keep what the worker had counted; what it held is gone."""
-        last = self._standing.pop(process, None)
-        if last is None:
-            return
-        for name, (_, hits, misses) in last["caches"].items():
-            self._hits[name] += hits
-            self._misses[name] += misses
-        self._spans.update(last["spans"])
-        self._dropped += last["log_dropped"]
+        with self._moving:
+            last = self._standing.pop(process, None)
+            if last is None:
+                return
+            for name, (_, hits, misses) in last["caches"].items():
+                self._hits[name] += hits
+                self._misses[name] += misses
+            self._spans.update(last["spans"])
+            self._dropped += last["log_dropped"]
         self._update_waiting()
 
     def _workers(self) -> list[Mapping[str, Any]]:
@@ -69,20 +73,26 @@ class Totals:
     def _update_waiting(self) -> None:
         self._metrics.waiting = sum(stands["waiting"] for stands in self._workers())
 
+    def _all_dropped(self) -> int:
+        with self._moving:
+            return self._dropped + sum(int(stands["log_dropped"]) for stands in self._workers())
+
     def _caches(self) -> Mapping[str, CacheCounts]:
-        workers = self._workers()
-        names = dict.fromkeys((*(name for stands in workers for name in stands["caches"]), *self._hits.copy()))
-        return {name: self._cache(name, [s["caches"].get(name, (0, 0, 0)) for s in workers]) for name in names}
+        with self._moving:
+            workers = self._workers()
+            names = dict.fromkeys((*(name for stands in workers for name in stands["caches"]), *self._hits.copy()))
+            return {name: self._cache(name, [s["caches"].get(name, (0, 0, 0)) for s in workers]) for name in names}
 
     def _cache(self, name: str, counts: Iterable[tuple[int, int, int]]) -> CacheCounts:
         entries, hits, misses = (sum(values) for values in zip((0, 0, 0), *counts, strict=True))
         return CacheCounts(entries, hits + self._hits[name], misses + self._misses[name])
 
     def _all_spans(self) -> Mapping[str, int]:
-        spans = self._spans.copy()
-        for stands in self._workers():
-            spans.update(stands["spans"])
-        return spans
+        with self._moving:
+            spans = self._spans.copy()
+            for stands in self._workers():
+                spans.update(stands["spans"])
+            return spans
 
     def _key_sources(self) -> tuple[KeySource, ...]:
         by_issuer: dict[str, list[KeySource]] = {}

@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -245,6 +246,29 @@ def test_sums_of_workers_never_fall() -> None:
     totals.ended(3)
     assert value("ext_authz_cache_hits_total", cache="token") == 30
     assert value("ext_authz_cache_entries", cache="token") == 0
+
+
+def test_a_scrape_while_a_worker_ends_sees_its_counts_once() -> None:
+    metrics = Metrics()
+    totals = Totals(metrics)
+    tell(totals, 1, worker_metrics(3))
+
+    class Slow(dict[str, int]):
+        """Spans of a worker that are read while its end is being told."""
+
+        def items(self) -> Any:
+            # between where they were and where they go
+            scraping.start()
+            scraping.join(0.05)
+            return super().items()
+
+    seen: list[float] = []
+    scraping = threading.Thread(target=lambda: seen.extend((metrics.caches()["token"].hits, metrics.log_dropped())))
+    totals._spans["exported"] = 0
+    totals._standing[1] = {**totals._standing[1], "spans": Slow(exported=3)}
+    totals.ended(1)
+    scraping.join()
+    assert seen == [10, 4]
 
 
 def test_the_newest_decision_of_all_workers_is_the_exemplar() -> None:
