@@ -31,6 +31,9 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve. Raises ConfigurationError or OSError when the server cannot start."""
+    # Python's own word for a descriptor that was closed by whoever started it; the next socket would get its number, and the log
+    if sys.stdout is None:
+        raise OSError("standard output is closed, and decisions are logged there")
     sys.stdout.flush()
     sink = LineSink(sys.stdout.fileno())
     try:

@@ -456,6 +456,16 @@ def test_serving_a_configuration_that_is_not_there_exits_with_2(
     assert "missing.yaml" in capfd.readouterr().err
 
 
+def test_serving_without_standard_output_exits_with_2(tmp_path: Path) -> None:
+    command = 'exec "$0" -m ext_authz serve --config "$1" >&-'
+    arguments = ["sh", "-c", command, sys.executable, str(tmp_path / "server.yaml")]
+    ended = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        "ext-authz: standard output is closed, and decisions are logged there\n",
+    )
+
+
 def test_serving_ends_with_0(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     class Served:
         def __init__(self, path: str, sink: LineSink) -> None:
