@@ -377,3 +377,15 @@ def test_more_connections_than_allowed_are_closed_whoever_would_have_them(tmp_pa
             check_over(channel, check_request(path="/public"), timeout=1)
         assert sum(connections(server)) == 4
         assert (server.metric("ext_authz_connections_refused_total") or 0) >= 1
+
+
+def test_a_worker_that_hangs_holds_up_the_end_of_the_server_by_a_second_at_most(tmp_path: Path) -> None:
+    with running(tmp_path, listener={"drain_seconds": 1, "worker_timeout_seconds": 60}) as server:
+        stopped = kill_one(server, 1, signal.SIGSTOP)
+        # it takes heartbeats to know
+        time.sleep(2)
+        began = time.monotonic()
+        assert server.stop() == 0
+        # a second to drain, one for a sign of life, and what a busy machine takes
+        assert time.monotonic() - began < 6
+        assert not is_alive(stopped)
