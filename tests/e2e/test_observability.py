@@ -273,6 +273,7 @@ def series(text: str) -> set[str]:
 
 
 @pytest.mark.envoy
+@pytest.mark.slow
 def test_nothing_that_a_client_chooses_becomes_a_label_or_a_series(world: World) -> None:
     def flood(mark: str) -> None:
         now = time.time()

@@ -18,7 +18,7 @@ from support.server import ServerProcess
 from support.steady_load import SteadyLoad
 from support.workers import connections, serving, worker_pids
 
-pytestmark = [pytest.mark.envoy]
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
 WORKERS = 3
 
@@ -92,7 +92,6 @@ def test_a_worker_that_is_killed_every_second_fails_no_request(folders: tuple[Pa
     load.report.verify(at_least=500)
 
 
-@pytest.mark.slow
 def test_without_retries_the_calls_in_a_killed_worker_fail(folders: tuple[Path, Path]) -> None:
     with (
         ServerProcess(folders[0], spec(), policy__yaml=mesh_policy()) as server,
@@ -152,7 +151,7 @@ def settled(server: ServerProcess, mesh: Mesh, load: SteadyLoad, threads: int) -
     assert sum(connections(server)) == mesh.stat("upstream_cx_active")
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("threads", [1, 2, 4])
 def test_workers_have_as_many_connections_as_envoy_has_threads_and_share_them_evenly(
     folders: tuple[Path, Path], threads: int
 ) -> None:
@@ -185,7 +184,6 @@ def test_fewer_streams_for_each_connection_have_one_thread_of_envoy_open_several
     assert {record["worker"] for record in server.decisions()} == {1, 2}
 
 
-@pytest.mark.slow
 def test_connecting_ahead_does_nothing_by_itself(folders: tuple[Path, Path]) -> None:
     def connect_ahead(cluster: Cluster) -> None:
         cluster.preconnect_policy = ClusterPreconnectPolicy(per_upstream_preconnect_ratio=3.0)

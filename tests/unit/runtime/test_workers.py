@@ -163,6 +163,7 @@ def test_a_worker_that_crashes_is_replaced_while_the_others_serve(server: Server
     assert worker_pids(server)[2] != killed
 
 
+@pytest.mark.slow
 def test_clients_of_a_worker_that_died_are_spread_again(server: ServerProcess) -> None:
     all_serve(server)
     server.wait_for(lambda: sum(connections(server)) == 0, "free of connections")
@@ -188,6 +189,7 @@ def test_a_worker_that_is_told_to_end_finishes_and_is_replaced(server: ServerPro
     assert server.metric(left) == before + 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     with running(tmp_path, listener={"worker_timeout_seconds": 1}) as server:
         hung = kill_one(server, 1, signal.SIGSTOP)
@@ -200,6 +202,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
         all_serve(server)
 
 
+@pytest.mark.slow
 def test_workers_go_on_when_what_starts_them_ends(tmp_path: Path) -> None:
     with running(tmp_path) as server, channels(server, 3) as opened:
         all_serve(server)
@@ -250,6 +253,7 @@ def with_token() -> bytes:
     return check_request(path="/token", headers={"authorization": f"Bearer {access_token(now=time.time())}"})
 
 
+@pytest.mark.slow
 def test_keys_that_one_worker_fetched_serve_in_those_that_come_when_they_cannot_be_fetched(tmp_path: Path) -> None:
     with (
         JwksEndpoint(jwks(signing_key())) as endpoint,
@@ -267,6 +271,7 @@ def test_keys_that_one_worker_fetched_serve_in_those_that_come_when_they_cannot_
         assert server.metric('ext_authz_key_set_keys{issuer="corp"}') == 1
 
 
+@pytest.mark.slow
 def test_readiness_waits_for_keys_and_a_call_in_flight_is_answered_while_all_drain(tmp_path: Path) -> None:
     with JwksEndpoint(jwks(signing_key())) as endpoint, ThreadPoolExecutor(3) as pool:
         endpoint.delay = 1.5
@@ -291,6 +296,7 @@ def test_readiness_waits_for_keys_and_a_call_in_flight_is_answered_while_all_dra
             server.stop(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_all_at_once(tmp_path: Path) -> None:
     fetch = {"unknown_key_cooldown_seconds": 0.1, "timeout_seconds": 30}
     with (
@@ -325,6 +331,7 @@ def workers_are_gone(pids: dict[int, int], seconds: float) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_its_supervisor(tmp_path: Path) -> None:
     with running(tmp_path, listener={"drain_seconds": 1}) as server, channels(server, 3):
         all_serve(server)
@@ -379,6 +386,7 @@ def test_more_connections_than_allowed_are_closed_whoever_would_have_them(tmp_pa
         assert (server.metric("ext_authz_connections_refused_total") or 0) >= 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_holds_up_the_end_of_the_server_by_a_second_at_most(tmp_path: Path) -> None:
     with running(tmp_path, listener={"drain_seconds": 1, "worker_timeout_seconds": 60}) as server:
         stopped = kill_one(server, 1, signal.SIGSTOP)

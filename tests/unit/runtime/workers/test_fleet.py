@@ -522,7 +522,9 @@ def test_the_end_waits_for_workers_that_say_something_and_for_no_others(
         row.serve(1, 2)
         row.fleet._forked(row.members[0].serial, 4_711)
         row.fleet._forked(row.members[1].serial, 4_712)
-        # the heart beats already, and slowly
+        # one has not answered for three beats, and no other beat comes
+        assert row.fleet._heart is not None
+        row.fleet._heart.cancel()
         row.members[0].silent = 3
         never_forked = row.members[2].channel
         draining = asyncio.create_task(row.fleet.drain(0.05))
