@@ -121,7 +121,7 @@ def summary(document: Results) -> str:
         "|---|---:|---:|---|",
     ]
     for one in _items(document["targets"]):
-        verdict = {True: "met", False: "**missed**", None: "not measured"}[one["met"]]  # type: ignore[index]  # JSON
+        verdict = "not measured" if one["met"] is None else "met" if one["met"] else "**missed**"
         value = "" if one["value"] is None else f"{_number(one['value'])} {_unit(one['unit'])}"
         sign = "≥" if one["at_least"] else "≤"
         lines.append(f"| {one['what']} | {sign} {_number(one['bound'])} {_unit(one['unit'])} | {value} | {verdict} |")

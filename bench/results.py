@@ -65,7 +65,7 @@ def as_table(document: Results) -> str:
         lines.append(f"  {skipped['section']}: {skipped['name']} was skipped: {skipped['reason']}")
     lines += ["", "targets"]
     for one in _mappings(document["targets"]):
-        said = {True: "met", False: "MISSED", None: "not measured"}[one["met"]]  # type: ignore[index]  # a JSON bool or null
+        said = "not measured" if one["met"] is None else "met" if one["met"] else "MISSED"
         value = "" if one["value"] is None else f"{_number(one['value'])} {one['unit']}"
         sign = "at least" if one["at_least"] else "at most"
         lines.append(f"  {said:<12} {value:>16}  ({sign} {_number(one['bound'])})  {one['what']}")

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from ext_authz.evidence.authorization import find_token
+from ext_authz.facts import RequestFacts
 from ext_authz.identity.peer import peer_from
 from ext_authz.need import Need
+from ext_authz.policy.compiled import CompiledRule
 from ext_authz.principal import Principals
 from ext_authz.snapshot import Snapshot
 from ext_authz.token.access_token import verify_access_token
@@ -62,6 +64,6 @@ def stages(requests: Sequence[bytes], snapshot: Snapshot, now: float) -> dict[st
     return made
 
 
-def _checks(rule: object, facts: object, principals: object) -> None:
-    rule.check_source(facts)  # type: ignore[attr-defined]  # a CompiledRule
-    rule.check(principals)  # type: ignore[attr-defined]  # as above
+def _checks(rule: CompiledRule, facts: RequestFacts, principals: Principals) -> None:
+    rule.check_source(facts)
+    rule.check(principals)
