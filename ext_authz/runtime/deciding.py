@@ -20,6 +20,7 @@ from ext_authz.runtime.transport_choice import transport_named
 from ext_authz.snapshot import Snapshot
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.line_sink import LineSink
+from ext_authz.telemetry.line_turns import LinesInTurns
 from ext_authz.telemetry.metrics import Metrics
 from ext_authz.token.issuer import Issuer
 from ext_authz.token.jwks import KeySet
@@ -66,7 +67,8 @@ class Deciding:
         telemetry = telemetry or assembly.configuration.telemetry
         self.metrics = Metrics()
         self.metrics.log_dropped = lambda: sink.dropped
-        self.log = DecisionLog(sink, allowed=assembly.configuration.log.allowed)
+        self._lines = LinesInTurns(sink)
+        self.log = DecisionLog(self._lines, allowed=assembly.configuration.log.allowed)
         self._health = Health()
         self._caches = CacheReport()
         self._was_ready = False
@@ -155,7 +157,8 @@ class Deciding:
         self._health.end()
 
     async def close(self) -> None:
-        """Send what traces wait; everything else ends with the transport and what is in force."""
+        """Send what traces wait and hand over what the log has; everything else ends with the transport and what is in force."""
+        self._lines.flush()
         if self._traces is not None:
             await close_traces(self._traces)
 

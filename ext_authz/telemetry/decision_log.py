@@ -13,7 +13,7 @@ import orjson
 from ext_authz.decision import Allow, Decision, Diagnostics
 from ext_authz.errors import Refusal
 from ext_authz.facts import RequestFacts
-from ext_authz.telemetry.line_sink import LineSink
+from ext_authz.telemetry.line_sink import Lines
 from ext_authz.telemetry.traceparent import HEADER as TRACEPARENT
 from ext_authz.telemetry.traceparent import parse_traceparent
 
@@ -136,7 +136,7 @@ class DecisionLog:
 
     __slots__ = ("_allowed", "_below", "_sink")
 
-    def __init__(self, sink: LineSink, *, allowed: float = 1.0) -> None:
+    def __init__(self, sink: Lines, *, allowed: float = 1.0) -> None:
         """Write to `sink`: every denial, and the part `allowed` (0 to 1) of the decisions that allow."""
         self._sink = sink
         self.allowed = allowed

@@ -2,6 +2,10 @@
 
 The queue is bounded; what does not fit is counted, never waited for. Whole lines are written at once and in pieces that a
 pipe takes atomically, so that several processes may share one standard output.
+
+The thread is to write and not to compute: one that computes keeps the interpreter for up to five milliseconds
+(`sys.getswitchinterval`) from an event loop that has waited for its sockets. The lines of decisions, of which there are
+thousands a second, are made by the loop itself (`line_turns`) and come as pieces.
 """
 
 import contextlib
@@ -9,10 +13,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
 
-__all__ = ["ATOMIC_BYTES", "MAX_QUEUED", "Line", "LineSink", "Text"]
+__all__ = ["ATOMIC_BYTES", "MAX_QUEUED", "Line", "LineSink", "Lines", "Piece", "Text"]
 
 MAX_QUEUED = 8_192
 """Lines waiting. At 15,000 decisions a second it bridges half a second of a reader that does not read."""
@@ -28,11 +32,31 @@ CLOSE_SECONDS = 5.0
 
 
 class Line(Protocol):
-    """Something that becomes one line; rendered by the sink's thread, not by the one that puts it."""
+    """Something that becomes one line; rendered later, and not where it is put."""
 
     def render(self) -> str:
         """The text, ASCII, without a line end."""
         ...
+
+
+class Lines(Protocol):
+    """Where lines go."""
+
+    def put(self, line: Line) -> None:
+        """Queue `line`, or count it as dropped. Never blocks, never raises."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Whole lines as they are written at once.
+
+    Attributes:
+        data: at most ATOMIC_BYTES, or one line that is longer.
+        lines: how many.
+    """
+
+    data: bytes
+    lines: int
 
 
 class Text:
@@ -72,17 +96,58 @@ class LineSink:
         self._lock = lock
         self._descriptor = descriptor
         self._capacity = capacity
-        self._queue: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Line | Piece | None] = queue.SimpleQueue()
+        # lines that came, from any thread, and lines that went, counted by ours alone
+        self._came = self._went = 0
+        self._coming = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
+    @property
+    def room(self) -> int:
+        """How many more lines may wait."""
+        return self._capacity - (self._came - self._went)
+
     def put(self, line: Line) -> None:
         """Queue `line`, or count it as dropped. Never blocks."""
-        if self._queue.qsize() >= self._capacity:
-            self.dropped += 1
-        else:
-            self._queue.put(line)
+        with self._coming:
+            if self.room <= 0:
+                self.dropped += 1
+                return
+            self._came += 1
+        self._queue.put(line)
+
+    def put_piece(self, piece: Piece) -> None:
+        """Queue lines that are encoded already, and for which there was room."""
+        with self._coming:
+            self._came += piece.lines
+        self._queue.put(piece)
+
+    def pieces(self, lines: Iterable[Line]) -> Iterator[Piece]:
+        """`lines` as they are written; one that cannot be rendered is counted as dropped."""
+        data: list[bytes] = []
+        size = 0
+        for line in lines:
+            encoded = self._encoded(line)
+            if encoded is None:
+                self.dropped += 1
+                continue
+            if data and size + len(encoded) > ATOMIC_BYTES:
+                yield Piece(b"".join(data), len(data))
+                data, size = [], 0
+            data.append(encoded)
+            size += len(encoded)
+        if data:
+            yield Piece(b"".join(data), len(data))
+
+    def _encoded(self, line: Line) -> bytes | None:
+        try:
+            encoded = line.render().encode("ascii", "backslashreplace")
+        except Exception:  # noqa: BLE001 - one line that is wrong must not end the log
+            return None
+        # each line is a JSON object that is not empty
+        return (encoded[:-1] + self._member if self._member else encoded) + b"\n"
 
     def close(self) -> None:
         """Write what is queued and end the thread. A line put later is lost."""
@@ -96,28 +161,23 @@ class LineSink:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < self._capacity:
                     batch.append(self._queue.get_nowait())
-            self._write([line for line in batch if line is not None])
+            self._write([item for item in batch if item is not None])
             if None in batch:
                 return
             self._closing.wait(BATCH_PAUSE)
 
-    def _write(self, lines: list[Line]) -> None:
-        piece: list[bytes] = []
-        size = 0
-        for line in lines:
-            data = line.render().encode("ascii", "backslashreplace")
-            # each line is a JSON object that is not empty
-            data = (data[:-1] + self._member if self._member else data) + b"\n"
-            if piece and size + len(data) > ATOMIC_BYTES:
-                self._write_piece(piece)
-                piece, size = [], 0
-            piece.append(data)
-            size += len(data)
-        if piece:
-            self._write_piece(piece)
+    def _write(self, items: list[Line | Piece]) -> None:
+        for item in items:
+            if isinstance(item, Piece):
+                self._write_piece(item)
+                self._went += item.lines
+            else:
+                for piece in self.pieces((item,)):
+                    self._write_piece(piece)
+                self._went += 1
 
-    def _write_piece(self, piece: list[bytes]) -> None:
-        data = memoryview(b"".join(piece))
+    def _write_piece(self, piece: Piece) -> None:
+        data = memoryview(piece.data)
         try:
             with self._alone(len(data)):
                 while data:
@@ -128,7 +188,7 @@ class LineSink:
                         time.sleep(BATCH_PAUSE)
         except OSError:
             # the reader has gone; deciding goes on
-            self.dropped += len(piece)
+            self.dropped += piece.lines
 
     @contextlib.contextmanager
     def _alone(self, size: int) -> Iterator[None]:
