@@ -171,7 +171,7 @@ class Connection(Intake, asyncio.Protocol):
 
     def _receive(self, frames: int) -> bool:
         data = self._buffer
-        at, end = 0, len(data)
+        at, end = self._taken, len(data)
         if not self._greeted:
             at = self._greet(data)
         while self._greeted and end - at >= 9 and frames:
@@ -191,8 +191,10 @@ class Connection(Intake, asyncio.Protocol):
                 handle(flags, number & MAX_STREAM_ID, data[at + 9 : following])
             at = following
             frames -= 1
-        self._buffer = data[at:]
-        return not frames and end - at >= 9
+        more = not frames and end - at >= 9
+        # what is left of many frames is copied once, and not for each slice
+        self._buffer, self._taken = (data, at) if more else (data[at:], 0)
+        return more
 
     def _greet(self, data: bytes) -> int:
         if not data.startswith(PREFACE[: len(data)]):

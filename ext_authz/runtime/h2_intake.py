@@ -21,6 +21,8 @@ class Intake(Answers, ABC):
         super().__init__()
         self._turns = turns
         self._buffer = b""
+        # bytes of it that are behind us
+        self._taken = 0
         # requests that have come wait for their turn, so no more are read
         self._behind = False
         self._client_reads = True
@@ -37,7 +39,8 @@ class Intake(Answers, ABC):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, or as much as a slice allows."""
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer = self._buffer[self._taken :] + data if self._buffer else data
+        self._taken = 0
         if self._behind or not self._take(self._turns.first_slice):
             return
         self._behind = True

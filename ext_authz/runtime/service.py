@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from ext_authz.authorizer import authorize
@@ -17,7 +18,7 @@ from ext_authz.denials import Denials, DenialSettings
 from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.need import Need
-from ext_authz.runtime.waiting import CurrentSnapshot, KeySource, Waiting
+from ext_authz.runtime.waiting import ENDS, CurrentSnapshot, KeySource, Waiting
 from ext_authz.telemetry.decision_id import decision_ids
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.metrics import Metrics
@@ -26,9 +27,6 @@ from ext_authz.wire.check_request import parse_check_request
 from ext_authz.wire.check_response import says_internal_error, serialize
 
 __all__ = ["CheckService", "Traces"]
-
-_ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
-"""What must end a call instead of answering it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -115,7 +113,7 @@ class CheckService:
             if isinstance(outcome, Need):
                 return self._wait(facts, outcome, deadline, started)
             return self._answer(outcome, facts, now, started)
-        except _ENDS:
+        except ENDS:
             raise
         except BaseException as error:  # noqa: BLE001 - a panic of native code is no Exception, and a denial all the same
             return self._fail(error, facts, now, started)
@@ -125,17 +123,21 @@ class CheckService:
             raise Refusal(Reason.REQUEST_MALFORMED, "the message is larger than the configured maximum")
         return parse_check_request(request)
 
-    async def _wait(self, facts: RequestFacts, need: Need, deadline: float | None, started: _Started) -> bytes:
+    def _wait(self, facts: RequestFacts, need: Need, deadline: float | None, started: _Started) -> Awaitable[bytes]:
         self._metrics.waiting += 1
-        try:
-            decision = await self._waiting.decide(facts, need, deadline)
-            return self._answer(decision, facts, self._clock(), started, waited=True)
-        except _ENDS:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a panic of native code is no Exception, and a denial all the same
-            return self._fail(error, facts, self._clock(), started)
-        finally:
-            self._metrics.waiting -= 1
+        answer, fail = partial(self._answer_late, facts, started), partial(self._fail_late, facts, started)
+        answered = self._waiting.wait(facts, need, deadline, answer, fail)
+        answered.add_done_callback(self._waited)
+        return answered
+
+    def _waited(self, _: "asyncio.Future[bytes]") -> None:
+        self._metrics.waiting -= 1
+
+    def _answer_late(self, facts: RequestFacts, started: _Started, decision: Decision) -> bytes:
+        return self._answer(decision, facts, self._clock(), started, waited=True)
+
+    def _fail_late(self, facts: RequestFacts, started: _Started, error: BaseException) -> bytes:
+        return self._fail(error, facts, self._clock(), started)
 
     def _answer(
         self, decision: Decision, facts: RequestFacts | None, now: float, started: _Started, *, waited: bool = False

@@ -13,7 +13,7 @@ from ext_authz.token.issuer import Issuer
 from ext_authz.token.issuer_directory import IssuerDirectory, TrustedIssuer
 from ext_authz.token.jose import MAX_TOKEN_CHARACTERS, CompactJws, parse_compact, verify_signature
 from ext_authz.token.jwks import KeyMatch, VerificationKey
-from ext_authz.token.token_cache import CachedRefusal
+from ext_authz.token.token_cache import CachedNeed, CachedRefusal
 
 __all__ = ["verify_access_token"]
 
@@ -46,6 +46,8 @@ def verify_access_token(text: str, issuers: IssuerDirectory, now: float) -> Veri
         return cached.token
     refused = issuers.cache.refusal(digest, now)
     if refused is not None and issuers.get(refused.iss) is refused.origin:
+        if isinstance(refused, CachedNeed):
+            return refused.need
         raise Refusal(refused.reason, refused.detail)
     return _verify(text, digest, issuers, now)
 
@@ -74,6 +76,8 @@ def _verify(text: str, digest: bytes, issuers: IssuerDirectory, now: float) -> V
     try:
         key = _verification_key(jws, trusted)
         if isinstance(key, KeysNeeded):
+            # whoever presents it again while the key is lacking need not be read again
+            issuers.cache.keep_refusal(digest, CachedNeed(trusted.issuer.issuer, trusted, key), now)
             return key
         verify_signature(jws, key.public_key)
         token = verify_claims(claims, trusted.issuer)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from ext_authz.cache import BoundedCache, CacheCounts
 from ext_authz.errors import Reason
+from ext_authz.need import KeysNeeded
 from ext_authz.principal import VerifiedToken
 
-__all__ = ["REFUSAL_SECONDS", "CachedRefusal", "CachedToken", "TokenCache"]
+__all__ = ["REFUSAL_SECONDS", "CachedNeed", "CachedRefusal", "CachedToken", "TokenCache"]
 
 TOKEN_CAPACITY = 100_000
 """About 1.3 KiB each: a busy gateway's working set in less than 150 MB."""
@@ -55,8 +56,22 @@ class CachedRefusal:
     since: float = -inf
 
 
+class CachedNeed(NamedTuple):
+    """The key that a token needs and its issuer does not publish, or not yet.
+
+    Attributes:
+        iss: whose terms it was read under.
+        origin: as in `CachedToken`; with it the keys among which there was none.
+        need: the key.
+    """
+
+    iss: str
+    origin: object
+    need: KeysNeeded
+
+
 class TokenCache:
-    """Verified tokens and, for a short time, refusals; each counts only for the origin it was reached under.
+    """Verified tokens and, for a short time, refusals and needs; each counts only for the origin it was reached under.
 
     The key is the SHA-256 digest of the full token text, header and signature included. Two texts with one digest
     would need a collision in the function that the signatures and thumbprints themselves rest on; and a digest takes
@@ -71,16 +86,16 @@ class TokenCache:
     def __init__(self, capacity: int = TOKEN_CAPACITY, refusal_capacity: int = REFUSAL_CAPACITY) -> None:
         """Remember at most `capacity` verified tokens and `refusal_capacity` refusals."""
         self._tokens: BoundedCache[bytes, CachedToken] = BoundedCache(capacity)
-        self._refusals: BoundedCache[bytes, CachedRefusal] = BoundedCache(refusal_capacity)
+        self._refusals: BoundedCache[bytes, CachedRefusal | CachedNeed] = BoundedCache(refusal_capacity)
 
     def token(self, digest: bytes, now: float) -> CachedToken | None:
         """The verified token of this digest, or None; an expired one too, until it is pushed out."""
         return self._tokens.get(digest, now)
 
-    def refusal(self, digest: bytes, now: float) -> CachedRefusal | None:
-        """The refusal of this digest, or None when there was none in the last REFUSAL_SECONDS."""
+    def refusal(self, digest: bytes, now: float) -> CachedRefusal | CachedNeed | None:
+        """The refusal or need of this digest, or None when there was none in the last REFUSAL_SECONDS."""
         found = self._refusals.get(digest, now)
-        return None if found is None or now < found.since else found
+        return None if isinstance(found, CachedRefusal) and now < found.since else found
 
     def keep_token(self, digest: bytes, token: VerifiedToken, origin: object) -> None:
         """Remember a token whose signature, claims and times are verified."""
@@ -89,7 +104,7 @@ class TokenCache:
         # not until `exp`: an entry that says "expired" spares the signature of a client that keeps sending it
         self._tokens.put(digest, entry, inf)
 
-    def keep_refusal(self, digest: bytes, refusal: CachedRefusal, now: float) -> None:
+    def keep_refusal(self, digest: bytes, refusal: CachedRefusal | CachedNeed, now: float) -> None:
         """Remember a refusal for REFUSAL_SECONDS."""
         self._refusals.put(digest, refusal, now + REFUSAL_SECONDS)
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Callable, Container
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -69,17 +69,16 @@ class World:
         self.fulfilled.append(need)
 
     def check(self, request: bytes, deadline: float | None = None) -> CheckResponse:
+        return CheckResponse.FromString(asyncio.run(self._answer(request, deadline)))
+
+    async def _answer(self, request: bytes, deadline: float | None) -> bytes:
         answer = self.service.check(request, deadline)
-        return CheckResponse.FromString(answer if isinstance(answer, bytes) else asyncio.run(_awaited(answer)))
+        return answer if isinstance(answer, bytes) else await answer
 
     def record(self) -> dict[str, Any]:
         (line,) = self.sink.lines
         fields: dict[str, Any] = json.loads(line.render())
         return fields
-
-
-async def _awaited(answer: Awaitable[bytes]) -> bytes:
-    return await answer
 
 
 def allow(*_: object) -> Decision:

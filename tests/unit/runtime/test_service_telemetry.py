@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Container
+from collections.abc import Container
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -84,18 +84,17 @@ class World:
         return "a" * 32
 
     def check(self, request: bytes | None = None, traceparent: str | None = None) -> CheckResponse:
-        answer = self.service.check(check_request() if request is None else request, None, traceparent)
-        return CheckResponse.FromString(answer if isinstance(answer, bytes) else asyncio.run(_awaited(answer)))
+        return CheckResponse.FromString(asyncio.run(self._answer(request or check_request(), traceparent)))
+
+    async def _answer(self, request: bytes, traceparent: str | None) -> bytes:
+        answer = self.service.check(request, None, traceparent)
+        return answer if isinstance(answer, bytes) else await answer
 
     @property
     def logged(self) -> dict[str, Any]:
         (line,) = self.sink.lines
         fields: dict[str, Any] = json.loads(line.render())
         return fields
-
-
-async def _awaited(answer: Awaitable[bytes]) -> bytes:
-    return await answer
 
 
 ID = "0" * 30 + "ab"

@@ -1,6 +1,7 @@
 """Those who wait for one key go on a few at a time, and nobody else waits for them."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,19 @@ from ext_authz.runtime.waiting import RESUMED_AT_ONCE, Waiting
 
 FACTS = cast("RequestFacts", None)
 NEED = KeysNeeded("corp", "k1")
+
+
+def said(decision: Decision) -> bytes:
+    """The answer of a decision."""
+    return decision.reason.value.encode()
+
+
+def failed(error: BaseException) -> bytes:
+    """The answer of a failure."""
+    return f"failed: {type(error).__name__}".encode()
+
+
+OK = said(Allow(Reason.OK))
 
 
 class World:
@@ -51,8 +65,8 @@ class World:
         if self.fault is not None:
             raise self.fault
 
-    def calls(self, count: int, need: Need = NEED, deadline: float | None = None) -> list[asyncio.Task[Decision]]:
-        return [asyncio.create_task(self.waiting.decide(FACTS, need, deadline)) for _ in range(count)]
+    def calls(self, count: int, need: Need = NEED, deadline: float | None = None) -> list["asyncio.Future[bytes]"]:
+        return [self.waiting.wait(FACTS, need, deadline, said, failed) for _ in range(count)]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -80,7 +94,7 @@ def test_many_who_wait_for_one_issuer_cost_one_try_and_go_on_a_few_at_a_time(mon
             most, before = max(most, world.decided - before), world.decided
         assert most == RESUMED_AT_ONCE
         assert world.decided == len(calls)
-        assert {call.result().reason for call in calls} == {Reason.OK}
+        assert {call.result() for call in calls} == {OK}
 
     run(monkeypatch, scenario)
 
@@ -110,7 +124,7 @@ def test_what_is_lacking_after_a_try_is_tried_as_well(monkeypatch: pytest.Monkey
         world.come.set()
         world.lacking.append(second)
         (call,) = world.calls(1)
-        assert (await call).reason is Reason.OK
+        assert await call == OK
         assert world.tried == [NEED, second]
 
     run(monkeypatch, scenario)
@@ -141,7 +155,7 @@ def test_who_has_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
         for call in calls[:-1]:
             call.cancel()
         world.come.set()
-        assert (await calls[-1]).reason is Reason.OK
+        assert await calls[-1] == OK
         assert world.decided == 1
         assert all(call.cancelled() for call in calls[:-1])
 
@@ -154,8 +168,7 @@ def test_a_try_that_fails_is_told_and_keeps_nobody_waiting(
     async def scenario(world: World) -> None:
         world.fault = RuntimeError("broken")
         world.come.set()
-        decisions = await asyncio.gather(*world.calls(2))
-        assert [decision.reason for decision in decisions] == [Reason.OK, Reason.OK]
+        assert await asyncio.gather(*world.calls(2)) == [OK, OK]
 
     run(monkeypatch, scenario)
     assert [record.getMessage() for record in caplog.records] == ["keys could not be tried"]
@@ -168,5 +181,82 @@ def test_keys_of_two_issuers_that_come_at_once_let_all_go_on(monkeypatch: pytest
         world.come.set()
         await asyncio.gather(*calls)
         assert world.decided == len(calls)
+
+    run(monkeypatch, scenario)
+
+
+class Panic(BaseException):
+    """What native code raises is no Exception."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), Panic()])
+def test_whatever_goes_wrong_while_one_is_decided_is_its_answer_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    async def scenario(world: World) -> None:
+        def authorize(*arguments: Any) -> Decision | Need:
+            if world.decided == 0:
+                world.decided += 1
+                raise error
+            return world.authorize(*arguments)
+
+        monkeypatch.setattr(module, "authorize", authorize)
+        world.come.set()
+        first, second = await asyncio.gather(*world.calls(2))
+        assert (first, second) == (failed(error), OK)
+        await turns(1)
+        assert world.waiting.calls == 0
+
+    run(monkeypatch, scenario)
+
+
+def test_an_answer_that_cannot_be_made_is_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        def answer(_: Decision) -> bytes:
+            raise KeyError
+
+        world.come.set()
+        assert await world.waiting.wait(FACTS, NEED, None, answer, failed) == b"failed: KeyError"
+
+    run(monkeypatch, scenario)
+
+
+def test_who_waits_too_long_is_denied_in_time_and_keys_that_come_later_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(world: World) -> None:
+        deadline = time.monotonic() + 0.05
+        (call,) = world.calls(1, deadline=deadline)
+        assert await call == Reason.DEADLINE_EXCEEDED.value.encode()
+        assert time.monotonic() < deadline + 1.0
+        assert world.waiting.calls == 0
+        before = world.decided
+        world.come.set()
+        await turns(5)
+        assert world.decided == before
+
+    run(monkeypatch, scenario)
+
+
+def test_nobody_waits_whose_time_is_up_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        (call,) = world.calls(1, deadline=time.monotonic() - 1.0)
+        assert await call == Reason.DEADLINE_EXCEEDED.value.encode()
+
+    run(monkeypatch, scenario)
+
+
+def test_a_need_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        numbers = iter(range(100))
+
+        def authorize(*_: object) -> Decision | Need:
+            return KeysNeeded("corp", f"k{next(numbers)}")
+
+        monkeypatch.setattr(module, "authorize", authorize)
+        world.come.set()
+        (call,) = world.calls(1)
+        assert await call == Reason.SIGNING_KEYS_UNAVAILABLE.value.encode()
+        assert len(world.tried) == module.MAX_NEEDS
 
     run(monkeypatch, scenario)

@@ -177,6 +177,31 @@ def test_two_issuers_with_one_identifier_or_one_name_are_a_mistake(issuers: list
         IssuerDirectory(issuers, {})
 
 
+def test_a_token_whose_key_is_lacking_is_read_once_and_verified_when_the_key_has_come(
+    monkeypatch: pytest.MonkeyPatch, verifications: list[str]
+) -> None:
+    read: list[str] = []
+    parse = jose.parse_compact
+
+    def counting(text: str) -> CompactJws:
+        read.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(module, "parse_compact", counting)
+    new = signing_key(index=1)
+    text = access_token(new)
+    without = directory()
+    for _ in range(3):
+        assert verify_access_token(text, without, NOW) == KeysNeeded("corp", new.kid)
+    assert len(read) == 1
+    others = IssuerDirectory([issuer()], {}, cache=without.cache)
+    assert verify_access_token(text, others, NOW) == KeysNeeded("corp", new.kid)
+    assert len(read) == 2
+    with_key = IssuerDirectory([issuer()], {"corp": KeySet.from_json(jwks(signing_key(), new))}, previous=without)
+    assert isinstance(verify_access_token(text, with_key, NOW), VerifiedToken)
+    assert len(verifications) == 1
+
+
 def test_a_flood_of_refused_tokens_pushes_out_no_valid_one(verifications: list[str]) -> None:
     issuers = IssuerDirectory([issuer()], {"corp": KEYS}, cache=TokenCache(capacity=10, refusal_capacity=10))
     text = access_token()
