@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ext_authz.errors import Reason, Refusal
-from ext_authz.identity.bundle import Bundles
+from ext_authz.identity.bundle import Bundle, Bundles
 from ext_authz.identity.certificate import Leaf
 from ext_authz.spiffe import SpiffeId
 
@@ -24,6 +25,13 @@ Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 MIN_RSA_BITS = 2048
 """NIST SP 800-131A: shorter RSA keys are disallowed."""
+
+MAX_RSA_BITS = 8192
+"""Of an intermediate: verification time grows with the square of the size; no authority in use has more than 4096."""
+
+MAX_RSA_EXPONENT_BITS = 32
+"""Of an intermediate: verification time grows with the exponent; authorities in use have 65537. What is as long as the
+modulus takes a hundred times as long."""
 
 _CLIENT_USAGES = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
@@ -95,7 +103,7 @@ def verify_svid(
 
     Args:
         leaf: as parsed.
-        intermediates: untrusted certificates that may link it to an authority.
+        intermediates: untrusted certificates that may link it to an authority, of each name at most one.
         bundles: every trust domain's authorities.
         now: seconds since the epoch.
 
@@ -113,16 +121,44 @@ def verify_svid(
         raise Refusal(Reason.CERTIFICATE_EXPIRED, "the certificate has expired")
     if bundle.policy is None:
         raise Refusal(Reason.CERTIFICATE_UNTRUSTED, "the bundle of the trust domain is empty")
+    links = _links(intermediates, bundle)
     # X.509 counts whole seconds
     policy = bundle.policy.time(dt.datetime.fromtimestamp(math.floor(now), dt.UTC))
     try:
-        chain = policy.build_client_verifier().verify(leaf.certificate, list(intermediates)).chain
+        chain = policy.build_client_verifier().verify(leaf.certificate, links).chain
     except Exception:  # noqa: BLE001 - VerificationError, and whatever a hostile chain makes the verifier raise
         raise Refusal(Reason.CERTIFICATE_UNTRUSTED, "no chain to the bundle of the trust domain") from None
     return VerifiedSvid(
         spiffe_id,
         not_before=max(certificate.not_valid_before_utc.timestamp() for certificate in chain),
         not_after=min(certificate.not_valid_after_utc.timestamp() for certificate in chain),
+    )
+
+
+def _links(intermediates: tuple[x509.Certificate, ...], bundle: Bundle) -> list[x509.Certificate]:
+    """What may stand between a leaf and the authorities, so that there is one way through it and each step is short.
+
+    The verifier tries every certificate that has the name of an issuer, again at each step. Anyone can send nine of one
+    name that sign each other, and a hundred signatures would then be verified while everyone else waits.
+    """
+    # two sources may show the same one, and some send the root as well
+    links = [one for one in dict.fromkeys(intermediates) if one not in bundle.certificates]
+    try:
+        names = {one.subject for one in links}
+        keys = [one.public_key() for one in links]
+    except Exception:  # noqa: BLE001 - hostile names and keys raise ValueError, UnsupportedAlgorithm and others
+        raise Refusal(Reason.CERTIFICATE_UNTRUSTED, "a name or key above the leaf cannot be read") from None
+    # RFC 5280 §6.1.3: the name is what links a certificate to the one above
+    if len(names) != len(links):
+        raise Refusal(Reason.CERTIFICATE_UNTRUSTED, "two certificates above the leaf have one name")
+    if any(_is_slow(key) for key in keys):
+        raise Refusal(Reason.CERTIFICATE_UNTRUSTED, "an RSA key above the leaf takes too long to verify with")
+    return links
+
+
+def _is_slow(key: CertificatePublicKeyTypes) -> bool:
+    return isinstance(key, rsa.RSAPublicKey) and (
+        key.key_size > MAX_RSA_BITS or key.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS
     )
 
 

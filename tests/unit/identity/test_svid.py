@@ -1,18 +1,22 @@
 """X509-SVIDs: the leaf rules and the chain."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.pki import (
     NOW,
     Authority,
+    Key,
     Leaf,
     authority,
     ec_key,
     ed25519_key,
+    make_certificate,
     pem_of,
     rsa_key,
     self_signed,
@@ -64,6 +68,11 @@ def test_an_svid_verifies_against_the_bundle_of_its_trust_domain(parts: dict[str
 
 def test_an_svid_verifies_through_intermediates() -> None:
     assert verified(CA.intermediate("a").intermediate("b").svid(ID)).spiffe_id == SpiffeId.parse(ID)
+
+
+def test_a_certificate_that_comes_twice_and_a_root_that_comes_along_do_no_harm() -> None:
+    leaf = CA.intermediate("a").svid(ID)
+    assert verified(Leaf(leaf.certificate, leaf.key, (*leaf.chain, *leaf.chain, CA.certificate)))
 
 
 def test_an_svid_verifies_after_its_root_was_joined_by_another() -> None:
@@ -162,6 +171,32 @@ def test_a_missing_or_expired_intermediate_breaks_the_chain() -> None:
     leaf = CA.intermediate("a").svid(ID)
     assert reason_for(Leaf(leaf.certificate, leaf.key)) is Reason.CERTIFICATE_UNTRUSTED
     assert reason_for(CA.intermediate("a", not_after=NOW - 1).svid(ID)) is Reason.CERTIFICATE_UNTRUSTED
+
+
+def test_authorities_of_one_name_are_not_tried_one_after_the_other() -> None:
+    # each would be verified again at each step of every way through them: a hundred signatures for one request
+    leaf = CA.intermediate("a").svid(ID)
+    twin = CA.intermediate("a").certificate
+    assert verified(leaf)
+    assert reason_for(Leaf(leaf.certificate, leaf.key, (*leaf.chain, twin))) is Reason.CERTIFICATE_UNTRUSTED
+
+
+@pytest.mark.parametrize("numbers", [(2**32 + 15, 2048), (65537, 8200)], ids=["exponent", "size"])
+def test_no_signature_is_verified_with_a_key_that_takes_long(numbers: tuple[int, int]) -> None:
+    exponent, bits = numbers
+    public = rsa.RSAPublicNumbers(exponent, 2 ** (bits - 1) + 1).public_key()
+    # the certificate is signed with another key, so its own need not have a private part
+    key = cast(Key, SimpleNamespace(public_key=lambda: public))
+    leaf = CA.intermediate("a").svid(ID)
+    slow = make_certificate(key, CA.key, subject="slow", issuer=CA.certificate.subject, is_ca=True, key_usage=None)
+    assert reason_for(Leaf(leaf.certificate, leaf.key, (*leaf.chain, slow))) is Reason.CERTIFICATE_UNTRUSTED
+
+
+def test_an_authority_whose_name_or_key_cannot_be_read_is_refused() -> None:
+    leaf = CA.intermediate("a").svid(ID)
+    der = CA.intermediate("name").certificate.public_bytes(Encoding.DER)
+    unreadable = x509.load_der_x509_certificate(der.replace(b"\x0c\x04name", b"\x0c\x04\xff\xff\xff\xff"))
+    assert reason_for(Leaf(leaf.certificate, leaf.key, (*leaf.chain, unreadable))) is Reason.CERTIFICATE_UNTRUSTED
 
 
 def test_an_expired_root_vouches_for_nobody() -> None:
