@@ -28,16 +28,17 @@ class HeaderNames(NamedTuple):
 
     Attributes:
         names: in lowercase.
-        has_underscores: whether any has a `_`, which some upstreams read as `-`.
+        has_other_dashes: whether any has a `_` or `.`, which some upstreams read as `-`.
     """
 
     names: Collection[str]
-    has_underscores: bool
+    has_other_dashes: bool
 
     @classmethod
     def of(cls, names: Collection[str]) -> "HeaderNames":
         """These names, which must be lowercase already."""
-        return cls(names, "_" in "".join(names))
+        text = "".join(names)
+        return cls(names, "_" in text or "." in text)
 
 
 class Headers:
@@ -49,10 +50,10 @@ class Headers:
 
     Attributes:
         is_raw: which of the two forms.
-        has_underscores: whether any name has a `_`, which some upstreams read as `-`.
+        has_other_dashes: whether any name has a `_` or `.`, which some upstreams read as `-`.
     """
 
-    __slots__ = ("_names", "_undecodable", "_values", "has_underscores", "is_raw")
+    __slots__ = ("_names", "_undecodable", "_values", "has_other_dashes", "is_raw")
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Headers:
         undecodable: Collection[str] = (),
     ) -> None:
         """Use `merged` or `raw` instead."""
-        self._names, self.has_underscores = names
+        self._names, self.has_other_dashes = names
         self._values: Mapping[str, tuple[str, ...] | str] = values
         self.is_raw = is_raw
         self._undecodable = undecodable

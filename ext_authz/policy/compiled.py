@@ -87,7 +87,7 @@ class CompiledRule:
 
     def answers_alike(self, facts: RequestFacts) -> bool:
         """Whether the answer to this request is the one to any other of the same peer and token that this holds for."""
-        return not (self._depends_on_request or facts.headers.has_underscores)
+        return not (self._depends_on_request or facts.headers.has_other_dashes)
 
     def mutations(self, selection: "Selection", facts: RequestFacts, principals: Principals) -> Mutations:
         """What to change on the allowed request. Raises Refusal INJECTION_NOT_POSSIBLE."""

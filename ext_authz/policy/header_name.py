@@ -3,13 +3,14 @@
 import re
 from typing import Final
 
-__all__ = ["METHOD_OVERRIDE_HEADERS", "check_header_name", "check_removed_header", "check_set_header"]
+__all__ = ["METHOD_OVERRIDE_HEADERS", "check_header_name", "check_removed_header", "check_set_header", "dashed"]
 
 METHOD_OVERRIDE_HEADERS: Final = ("x-http-method", "x-http-method-override", "x-method-override")
 """Some frameworks let them replace the method, which would undo a rule on methods; removed from every allowed request."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,256}")  # RFC 9110 §5.6.2 in lowercase, as HTTP/2 demands
 _MESSAGE_FRAMING = frozenset({"content-length", "transfer-encoding", "te", "trailer", "expect"})
+_DASHES = str.maketrans("_.", "--")
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "upgrade"})  # RFC 9110 §7.6.1
 
 
@@ -42,3 +43,12 @@ def check_set_header(name: str) -> None:
         )
     if name in METHOD_OVERRIDE_HEADERS:
         raise ValueError(f"the header `{name}` replaces the method that was authorized; it is always removed")
+
+
+def dashed(name: str) -> str:
+    """`name` in the one spelling of all names that some upstream takes for the same.
+
+    `x_subject` and `x-subject` are HTTP_X_SUBJECT to CGI and its heirs. PHP makes that of HTTP_X.SUBJECT as well, which web
+    servers hand on to it that replace nothing but the `-`.
+    """
+    return name.translate(_DASHES)

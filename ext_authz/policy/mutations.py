@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote_plus
 from ext_authz.decision import Mutations
 from ext_authz.errors import Reason, Refusal
 from ext_authz.policy.attributes import Context
-from ext_authz.policy.header_name import METHOD_OVERRIDE_HEADERS
+from ext_authz.policy.header_name import METHOD_OVERRIDE_HEADERS, dashed
 from ext_authz.policy.injection import Injection
 from ext_authz.policy.template import Render, parse_template, printable_json
 from ext_authz.principal import JsonValue
@@ -26,7 +26,7 @@ class CompiledInjection:
     Attributes:
         has_metadata: there is dynamic metadata to render.
         depends_on_request: what is rendered depends on more than peer, token and, where there are any, the client's
-            headers with a `_`.
+            headers with a `_` or `.`.
 
     The headers to remove are listed whether or not the request seems to have them: the proxy may be configured to
     show us only some headers (`allowed_headers`), and what we cannot see must not pass.
@@ -65,7 +65,7 @@ class CompiledInjection:
         roots = {reference.partition(".")[0] for reference in injection.references}
         self.depends_on_request = self._changes_query or not roots <= _OF_THE_CALLER
         unwanted = {*owned, *request, *injection.remove_request_headers, *METHOD_OVERRIDE_HEADERS}
-        self._guarded = frozenset(_dashed(name) for name in unwanted)
+        self._guarded = frozenset(map(dashed, unwanted))
         self._removed = tuple(sorted((unwanted | self._guarded) - request.keys()))
 
     def mutations(self, context: Context) -> Mutations:
@@ -79,7 +79,7 @@ class CompiledInjection:
             else:
                 headers.append((name, text))
         seen = context.facts.headers
-        if seen.has_underscores:
+        if seen.has_other_dashes:
             removed += self._spelled_otherwise(seen.names(), removed)
         response = tuple(_rendered(self._response, context)) if self._response else ()
         if self._changes_query:
@@ -92,12 +92,11 @@ class CompiledInjection:
         return {name: value for name, value in members if value is not None}
 
     def _spelled_otherwise(self, names: Iterable[str], removed: tuple[str, ...]) -> tuple[str, ...]:
-        # CGI and its heirs read `x_subject` and `x-subject` as one name (HTTP_X_SUBJECT)
         ours = {name for name, _ in self._request}
         return tuple(
             name
             for name in names
-            if "_" in name and _dashed(name) in self._guarded and name not in ours and name not in removed
+            if (plain := dashed(name)) != name and plain in self._guarded and name not in ours and name not in removed
         )
 
     def _query_changes(self, context: Context) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
@@ -130,10 +129,6 @@ def _rendered(renders: tuple[tuple[str, Render], ...], context: Context) -> Iter
         text = render(context)
         if text is not None:
             yield name, text
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _render_json(value: JsonValue) -> _RenderJson:

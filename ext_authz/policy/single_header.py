@@ -5,6 +5,7 @@ from typing import Final
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import Headers
+from ext_authz.policy.header_name import dashed
 from ext_authz.policy.model import HeaderMatch, ValueMatchType
 
 __all__ = ["SingleHeaders"]
@@ -26,7 +27,7 @@ class SingleHeaders:
                 values[match.name].add(match.value)
         self._values = tuple((name, frozenset(exact)) for name, exact in values.items())
         self._read = frozenset(values)
-        self._spellings = frozenset(map(_dashed, values))
+        self._spellings = frozenset(map(dashed, values))
 
     def __bool__(self) -> bool:
         """Whether any rule reads a header."""
@@ -37,7 +38,7 @@ class SingleHeaders:
 
         A header that comes twice is one value to the rules and the first or the last to many upstreams. Where Envoy has
         joined them, `a,b` may be one value as well, so it is refused only when a part is a value that some rule asks for;
-        an expression has no values to compare with. `x_mode` is `x-mode` to CGI and its heirs.
+        an expression has no values to compare with. For `x_mode` and `x.mode` see `header_name.dashed`.
 
         Raises:
             Refusal: HEADER_MALFORMED.
@@ -52,17 +53,13 @@ class SingleHeaders:
                 and (len(headers.get_all(name)) > 1 if is_raw else _lists(value, exact))
             ):
                 raise Refusal(Reason.HEADER_MALFORMED, "a header that a rule asks for has several values")
-        if headers.has_underscores:
+        if headers.has_other_dashes:
             for name in headers.names():
-                if "_" in name and name not in self._read and _dashed(name) in self._spellings:
+                if name not in self._read and (plain := dashed(name)) != name and plain in self._spellings:
                     raise Refusal(
-                        Reason.HEADER_MALFORMED, "a header that a rule asks for is spelled with an underscore"
+                        Reason.HEADER_MALFORMED, "a header that a rule asks for is spelled with `_` or `.` for `-`"
                     )
 
 
 def _lists(joined: str, values: frozenset[str]) -> bool:
     return not values.isdisjoint(part.strip(_OPTIONAL_WHITESPACE) for part in joined.split(","))
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")

@@ -26,9 +26,12 @@ SPELLINGS: dict[str, Callable[[str], list[Header]]] = {
     "empty": lambda name: [(name, "")],
     "in capitals": lambda name: [(name.upper(), "forged")],
     "with underscores": lambda name: [(name.replace("-", "_"), "forged")],
+    "with dots": lambda name: [(name.replace("-", "."), "forged")],
     "every way at once": lambda name: [
         (spelled, f"forged {number}")
-        for number, spelled in enumerate((name, name.title(), name.replace("-", "_"), name.upper().replace("-", "_")))
+        for number, spelled in enumerate(
+            (name, name.title(), name.replace("-", "_"), name.upper().replace("-", "_"), name.replace("-", "."))
+        )
     ],
 }
 
@@ -43,10 +46,10 @@ def forged_headers(spelling: str) -> list[Header]:
 
 
 def as_an_application_reads(headers: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
-    """By the names that CGI and its heirs know: `x_subject` and `X-Subject` are one."""
+    """By the names that CGI and PHP know: `x_subject`, `x.subject` and `X-Subject` are one."""
     read: dict[str, list[str]] = {}
     for name, value in headers:
-        read.setdefault(name.lower().replace("_", "-"), []).append(value)
+        read.setdefault(name.lower().replace("_", "-").replace(".", "-"), []).append(value)
     return read
 
 

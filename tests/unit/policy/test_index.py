@@ -318,6 +318,8 @@ def test_a_header_that_rules_read_has_one_value(sent: list[tuple[str, str]], ver
         ("accept", "admin,b", "lax"),
         ("x_mode", "admin", Reason.HEADER_MALFORMED),
         ("x_mode", "user", Reason.HEADER_MALFORMED),
+        ("x.mode", "admin", Reason.HEADER_MALFORMED),
+        ("x.other", "admin", "lax"),
         ("x_other", "admin", "lax"),
         ("x_own", "1", "lax"),
     ],

@@ -54,7 +54,7 @@ def test_the_certificate_goes_into_its_header() -> None:
     assert value.startswith("-----BEGIN%20CERTIFICATE-----%0A")
 
 
-@pytest.mark.parametrize("name", ["x_user_id", "x_user-id", "x-user_id"])
+@pytest.mark.parametrize("name", ["x_user_id", "x_user-id", "x-user_id", "x.user.id", "x.user-id", "x_user.id"])
 def test_a_name_that_some_upstreams_read_as_ours_is_removed(name: str) -> None:
     for injection, owned in (
         (Injection(request_headers={"x-user-id": "${token.sub}"}), ()),
