@@ -176,7 +176,7 @@ class WrittenInjection(Written):
     """Set for the upstream, over whatever the client sent; removed where the value is absent."""
 
     remove_query_parameters: Items[QueryName] | None = Field(default=None, examples=[["debug"]])
-    """Never reach the upstream (compared with case)."""
+    """Never reach the upstream, in whatever letter case and spelling it may read as these."""
 
     client_certificate: SetHeader | None = Field(default=None, examples=["x-client-certificate"])
     """The header that carries the caller's certificate to the upstream, as URL-encoded PEM."""

@@ -28,7 +28,7 @@ class Injection:
         dynamic_metadata: for Envoy's log and later filters, nested as wanted; a text that is one single reference keeps
             its JSON type; left out where the value is absent.
         set_query_parameters: set percent-encoded, overwriting the client's; removed where the value is absent.
-        remove_query_parameters: removed (case-sensitive).
+        remove_query_parameters: removed, also in other spellings that an upstream may read as these (see `query.readings`).
         client_certificate: the header to carry the peer's certificate as URL-encoded PEM, or None.
     """
 

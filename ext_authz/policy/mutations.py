@@ -9,6 +9,7 @@ from ext_authz.errors import Reason, Refusal
 from ext_authz.policy.attributes import Context
 from ext_authz.policy.header_name import METHOD_OVERRIDE_HEADERS, dashed
 from ext_authz.policy.injection import Injection
+from ext_authz.policy.query import readings
 from ext_authz.policy.template import Render, parse_template, printable_json
 from ext_authz.principal import JsonValue
 
@@ -36,7 +37,9 @@ class CompiledInjection:
         "_changes_query",
         "_guarded",
         "_metadata",
+        "_parameters",
         "_query",
+        "_read_as_ours",
         "_removed",
         "_request",
         "_response",
@@ -59,7 +62,9 @@ class CompiledInjection:
         self._response = _renders(injection.response_headers)
         self._query = _renders(injection.set_query_parameters)
         self._unqueried = injection.remove_query_parameters
-        self._changes_query = bool(self._query or self._unqueried)
+        self._parameters = frozenset((*injection.set_query_parameters, *self._unqueried))
+        self._read_as_ours = frozenset[str]().union(*map(readings, self._parameters))
+        self._changes_query = bool(self._parameters)
         self._metadata = {name: _render_json(value) for name, value in injection.dynamic_metadata.items()}
         self.has_metadata = bool(self._metadata)
         roots = {reference.partition(".")[0] for reference in injection.references}
@@ -111,11 +116,10 @@ class CompiledInjection:
             else:
                 # Envoy writes the value as it is: an `&` in it would begin another parameter
                 values.append((name, quote(text, safe="")))
-        ours = {name for name, _ in self._query}.union(removed)
         for pair in context.query.split("&"):
             name = pair.partition("=")[0]
             # Envoy compares names as sent: `us%65r` is our `user` to the upstream only
-            if name not in ours and unquote_plus(name) in ours:
+            if name not in self._parameters and not self._read_as_ours.isdisjoint(readings(unquote_plus(name))):
                 removed.append(name)
         return tuple(values), tuple(dict.fromkeys(removed))
 

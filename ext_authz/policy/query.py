@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from ext_authz.errors import Reason, Refusal
+from ext_authz.policy.letter_case import fold
 
-__all__ = ["parse_query"]
+__all__ = ["parse_query", "readings"]
 
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -37,6 +38,16 @@ def parse_query(query: str, names: frozenset[str]) -> Mapping[str, str]:
             if values.setdefault(name, value) != value:
                 raise Refusal(Reason.PATH_AMBIGUOUS, "a query parameter that a rule asks for has two values")
     return values
+
+
+def readings(name: str) -> frozenset[str]:
+    """What upstreams make of a decoded parameter name, in one spelling: two names that share one may be one parameter.
+
+    ASP.NET compares names without letter case. PHP leaves out spaces in front and what follows a NUL, writes `_` for `.` and
+    for a space, and takes `a[b]` for a part of `a`, as Rack does; a `[` that nothing closes is `_` as well.
+    """
+    read = fold(name.partition("\0")[0].lstrip(" ")).replace(".", "_").replace(" ", "_")
+    return frozenset({read.partition("[")[0], read.replace("[", "_", 1)})
 
 
 def _decoded(text: str) -> str:

@@ -122,7 +122,8 @@ QUERIES = {
     "tenant=evil&tenant=worse&page=2": {"page": ["2"]},
     "ten%61nt=evil&page=2": {"page": ["2"]},
     "debug=1&d%65bug=2&page=2&debug=3": {"page": ["2"]},
-    "Debug=1": {"Debug": ["1"]},
+    "Debug=1&debug[]=2&debugger=3": {"debugger": ["3"]},
+    "TENANT=evil&tenant%5B%5D=worse&+tenant=worst&tenant%00x=none": {},
 }
 """Queries of a client, and what must be left of them."""
 

@@ -106,6 +106,21 @@ def test_query_parameters_are_set_encoded_and_in_every_spelling_of_the_client_re
     assert mutations.remove_query_parameters == ("debug", "none", "us%65r", "d%65bug")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["User.id", "USER_ID", "user_id[]", "user_id%5B%5D", "user_id%00x", "+user_id", "%20user+id", "user[id"],
+)
+def test_a_parameter_that_some_upstream_reads_as_ours_is_removed(name: str) -> None:
+    for injection in (
+        Injection(set_query_parameters={"user_id": "${token.sub}"}),
+        Injection(remove_query_parameters=("user_id",)),
+    ):
+        query = f"user=1&{name}=mallory&user_ids=2&[user_id]=3"
+        removed = compiled(injection).mutations(context(query=query)).remove_query_parameters
+        assert name in removed
+        assert not {"user", "user_ids", "[user_id]"} & set(removed)
+
+
 def test_a_query_that_could_be_split_otherwise_is_refused_where_parameters_are_set() -> None:
     with pytest.raises(Refusal) as refusal:
         compiled(Injection(remove_query_parameters=("a",))).mutations(context(query="x=1;a=2"))
