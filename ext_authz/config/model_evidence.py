@@ -139,6 +139,15 @@ class WrittenEvidence(Written):
                 "`chain_verified_by: proxy` if the proxy does, or remove that source",
                 at="certificate_sources",
             )
+        if self.chain_verified_by not in {None, "proxy"} and any(
+            isinstance(source, Xfcc) and source.via for source in self.certificate_sources
+        ):
+            raise refuse(
+                "`via` names proxies by certificates that nobody verified, so anyone could take such a name; write "
+                "`chain_verified_by: proxy` if the proxies refuse what they cannot verify, or ask from the proxy in front "
+                "with `trusted_hops: 1`",
+                at="certificate_sources",
+            )
         if not self.token_sources:
             raise refuse("no token can be found; remove the key for `Authorization: Bearer`", at="token_sources")
         for kind, keys in (

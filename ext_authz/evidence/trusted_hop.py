@@ -20,7 +20,7 @@ What holds against it, each of them needed:
 
 4. With more than one hop, each element but the leftmost of them must tell of a peer named in `via`: the text in front of
    an element is what that peer sent, and a workload that goes round the gateway can send anything, `By` of the gateway
-   included.
+   included. That takes a proxy that verifies those peers, which the configuration demands with `via`.
 
 What remains: a URI SAN `spiffe://td/a;DNS=x` reads like the SAN `spiffe://td/a`. It matters for identity alone, so an
 authority that the proxy trusts must have signed that name; `PrincipalSource` beside this one shows the SAN as it is,

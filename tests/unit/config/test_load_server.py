@@ -491,6 +491,20 @@ def test_the_proxies_in_front_are_named_exactly_when_there_are_some(folder: Path
     assert any(problem in line for line in error.value.problems), error.value.problems
 
 
+@pytest.mark.parametrize("verified_by", ["bundles", "nobody"])
+def test_no_proxy_in_front_is_known_by_a_certificate_that_nobody_verified(folder: Path, verified_by: str) -> None:
+    # a self-signed certificate with the gateway's name would make the client's own text the element that counts
+    (folder / "ca.pem").write_bytes(pki.authority().pem)
+    (folder / "server.yaml").write_text(
+        EVIDENCE.replace("proxy", verified_by)
+        + '    certificate_sources: [{type: xfcc, trusted_hops: 2, via: ["spiffe://a.b/gateway"]}]\n'
+        + "  trust_bundles: [{trust_domain: a.b, files: [ca.pem]}]\n"
+    )
+    with pytest.raises(ConfigurationError) as error:
+        load(folder / "server.yaml")
+    assert any("`via` names proxies" in line for line in error.value.problems), error.value.problems
+
+
 def test_bundles_that_are_not_verified_with_identify_no_one(folder: Path) -> None:
     (folder / "ca.pem").write_bytes(pki.authority().pem)
     (folder / "server.yaml").write_text(
