@@ -107,6 +107,9 @@ def _has_token(query: str) -> bool:
     if "%" not in query and _QUERY_PARAMETER not in query.lower():
         return False
     # names are compared decoded and without case: what an upstream might take for the parameter is the parameter
+    # decoding never makes a name longer, and a query can hold ten thousand short ones
     return any(
-        unquote(parameter.partition("=")[0]).lower() == _QUERY_PARAMETER for parameter in _SEPARATOR.split(query)
+        unquote(parameter.partition("=")[0]).lower() == _QUERY_PARAMETER
+        for parameter in _SEPARATOR.split(query)
+        if len(parameter) >= len(_QUERY_PARAMETER)
     )
