@@ -35,6 +35,7 @@ OTHERS = {
         "tls.key": SERVING.key_pem.decode(),
         "ca.crt": CA.pem.decode(),
     },
+    "authz.example.com-tls": {"tls.crt": SERVING.chain_pem.decode(), "tls.key": SERVING.key_pem.decode()},
 }
 
 

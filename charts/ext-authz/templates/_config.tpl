@@ -59,3 +59,27 @@ spec:
 {{- $listener := .Values.config.listener | default dict -}}
 {{- if hasKey $listener "lame_duck_seconds" -}}{{ ceil $listener.lame_duck_seconds }}{{- else -}}6{{- end -}}
 {{- end -}}
+
+{{/* how long a pod still answers after it was told to go */}}
+{{- define "ext-authz.leavingSeconds" -}}
+{{ add .Values.shutdown.delaySeconds (include "ext-authz.lameDuckSeconds" . | int) (include "ext-authz.drainSeconds" . | int) }}
+{{- end -}}
+
+{{/* ports of the URLs in the configuration, and 443, to which a discovered document may point */}}
+{{- define "ext-authz.remotePorts" -}}
+{{- $urls := list "https://any" -}}
+{{- range .Values.config.issuers -}}
+{{- $keys := .keys | default dict -}}
+{{- $urls = concat $urls (compact (list (ternary .issuer "" (hasKey $keys "discovery")) $keys.url $keys.metadata_url)) -}}
+{{- end -}}
+{{- with dig "telemetry" "traces" "endpoint" "" .Values.config -}}
+{{- $urls = append $urls . -}}
+{{- end -}}
+{{- $ports := list -}}
+{{- range $urls -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) -}}
+{{- $ports = append $ports (int ($port | default (ternary "80" "443" (eq $url.scheme "http")))) -}}
+{{- end -}}
+{{ uniq $ports | toJson }}
+{{- end -}}

@@ -20,11 +20,15 @@ app.kubernetes.io/name: {{ include "ext-authz.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- define "ext-authz.labels" -}}
+{{- define "ext-authz.ownLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "ext-authz.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "ext-authz.labels" -}}
+{{ include "ext-authz.ownLabels" . }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -38,7 +42,19 @@ labels:
 {{- end -}}
 
 {{- define "ext-authz.host" -}}
-{{ include "ext-authz.fullname" . }}.{{ .Release.Namespace }}.svc.cluster.local
+{{ include "ext-authz.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}
+{{- end -}}
+
+{{/* the service that a proxy asks that balances by itself: one where each pod has an address, unless only the node's own shall */}}
+{{- define "ext-authz.balancedName" -}}
+{{- $one := or .Values.service.headless (eq .Values.service.internalTrafficPolicy "Local") -}}
+{{ include "ext-authz.fullname" . }}{{ ternary "" "-headless" $one }}
+{{- end -}}
+
+{{/* the pod of `helm test`: not the labels of the servers, or the service would send checks there */}}
+{{- define "ext-authz.testSelector" -}}
+app.kubernetes.io/name: {{ include "ext-authz.name" . | trunc 58 | trimSuffix "-" }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "ext-authz.serviceAccountName" -}}

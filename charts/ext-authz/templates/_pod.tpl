@@ -34,6 +34,10 @@ lifecycle:
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
@@ -98,16 +102,17 @@ metadata:
   annotations:
     # a change of the listeners counts only in a new process; every other change is read while the server runs
     ext-authz/listener: {{ printf "%s %v" (unset (unset (include "ext-authz.listener" . | fromYaml) "drain_seconds") "lame_duck_seconds" | toJson) .Values.service.adminPort | sha256sum | trunc 16 | quote }}
+    {{- if and .Values.istio.enabled (not (hasKey .Values.podAnnotations "proxy.istio.io/config")) }}
+    # for a sidecar of Istio, if there is one: it is there before the first keys are fetched, and as long as the server answers
+    proxy.istio.io/config: {{ dict "holdApplicationUntilProxyStarts" true "terminationDrainDuration" (printf "%ds" (include "ext-authz.leavingSeconds" . | int)) | toJson | quote }}
+    {{- end }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   # without versions: another version of the chart alone is no reason for new pods
   labels:
     {{- include "ext-authz.selector" . | nindent 4 }}
-    {{- with .Values.commonLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with .Values.podLabels }}
+    {{- with mergeOverwrite (deepCopy .Values.commonLabels) .Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
@@ -122,7 +127,7 @@ spec:
   priorityClassName: {{ . }}
   {{- end }}
   # the delay, the time as a lame duck, the draining, and something for the end
-  terminationGracePeriodSeconds: {{ add .Values.shutdown.delaySeconds (include "ext-authz.lameDuckSeconds" . | int) (include "ext-authz.drainSeconds" . | int) .Values.shutdown.marginSeconds }}
+  terminationGracePeriodSeconds: {{ add (include "ext-authz.leavingSeconds" . | int) .Values.shutdown.marginSeconds }}
   securityContext:
     {{- include "ext-authz.podSecurity" . | nindent 4 }}
   containers:
