@@ -71,5 +71,5 @@ def test_the_istio_manifests_name_one_provider_and_an_explicit_timeout() -> None
     assert set(grpc) <= {
         "service", "port", "timeout", "failOpen", "clearRouteCache", "statusOnError", "includeRequestBodyInCheck",
     }  # fmt: skip
-    assert grpc["timeout"] == "250ms"
+    assert grpc["timeout"] == "0.25s"
     assert grpc["failOpen"] is False
