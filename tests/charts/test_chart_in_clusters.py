@@ -278,6 +278,18 @@ def test_istio_is_told_more_about_the_servers_certificate() -> None:
     assert rule["spec"]["trafficPolicy"]["tls"] == {"mode": "SIMPLE", **tls}
 
 
+def test_the_alert_of_old_keys_comes_before_they_are_dropped() -> None:
+    def expression(config: dict[str, Any]) -> str:
+        given = {"config": config, "monitoring": {"prometheusRule": {"enabled": True}}}
+        (group,) = of_kind(manifests(given), "PrometheusRule")["spec"]["groups"]
+        (rule,) = [rule for rule in group["rules"] if rule["alert"] == "ExtAuthzKeysOld"]
+        return str(rule["expr"])
+
+    assert expression({}).endswith(" > 43200")
+    assert expression({"key_fetch": {"stale_seconds": 43_200}}).endswith(" > 21600")
+    assert expression({"key_fetch": {"stale_seconds": 7200.5}}).endswith(" > 3600")
+
+
 def test_the_pod_of_helm_test_goes_where_the_servers_go() -> None:
     values: dict[str, Any] = {
         "nodeSelector": {"kubernetes.io/arch": "arm64"},
