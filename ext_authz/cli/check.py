@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import math
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from ext_authz.authorizer import Examination, examine
+from ext_authz.cli.captured import read_captured
 from ext_authz.cli.explain import explanation
 from ext_authz.cli.outcome import Exit, complain
 from ext_authz.config.settings import Configuration
@@ -23,7 +23,7 @@ from ext_authz.runtime.assembly import Assembly, assemble
 from ext_authz.runtime.key_fault import KeyFetchError
 from ext_authz.runtime.key_fetch import fetch_keys
 from ext_authz.token.jwks import KeySet
-from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
+from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 from ext_authz.wire.check_request import parse_check_request
 from ext_authz.wire.check_response import serialize
 
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in assembly.configuration.warnings:
         complain([f"warning: {warning}"])
     given = _given_keys(assembly.configuration, arguments.jwks)
-    request = _request(arguments.request)
+    request = read_captured(arguments.request)[0]
     now = time.time() if arguments.now is None else arguments.now
     decision, lines = asyncio.run(_decide(assembly, request, now, given))
     if arguments.explain:
@@ -111,15 +111,6 @@ async def _fetch(configuration: Configuration, issuer_name: str, keys: dict[str,
     except KeyFetchError as error:
         return f"keys      of issuer {issuer_name} could not be fetched: {error.detail} ({error.fault})"
     return f"keys      of issuer {issuer_name} fetched: {len(keys[issuer_name].keys)} usable"
-
-
-def _request(source: str) -> bytes:
-    name = "standard input" if source == "-" else source
-    try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        return json_format.Parse(text, CheckRequest()).SerializeToString()
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError((f"{name}: not a CheckRequest in protobuf JSON: {error}",)) from None
 
 
 def _given_keys(configuration: Configuration, files: list[tuple[str, str]]) -> dict[str, KeySet]:

@@ -1,18 +1,15 @@
 """`ext-authz doctor`: what is missing in a proxy's setup, from the configuration and a captured request."""
 
 import argparse
-import json
-import sys
-from pathlib import Path
+from dataclasses import replace
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from google.protobuf import json_format
-
+from ext_authz.cli.captured import read_captured
 from ext_authz.cli.integrate import add_setup_to, setup_from
 from ext_authz.cli.outcome import Exit
 from ext_authz.config.load import load
-from ext_authz.errors import ConfigurationError, Refusal
+from ext_authz.errors import Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.integrate.catalogue import PLATFORMS, as_yaml
 from ext_authz.integrate.diagnosis import (
@@ -20,11 +17,11 @@ from ext_authz.integrate.diagnosis import (
     diagnose_metadata,
     diagnose_refusal,
     diagnose_request,
+    guess_namespace,
     guess_platform,
 )
 from ext_authz.integrate.finding import Finding, Remedies
 from ext_authz.integrate.platform import Document
-from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 from ext_authz.wire.check_request import parse_check_request
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
         description=(
             "Compare what the configuration reads and its policies need with what a captured CheckRequest holds, and "
             "print what to change in the proxy, with the manifest. The file is the CheckRequest in protobuf JSON; beside "
-            "`attributes` it may have `metadata`, a mapping of the gRPC call's metadata. "
+            "`attributes` it may have `metadata`, a mapping of the gRPC call's metadata. `capture` prints such a file. "
             "Exits with 0 when there is nothing to say, 1 with findings, 2 for a usage or configuration error."
         ),
     )
@@ -62,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = load(arguments.config)
     findings = [*diagnose_configuration(configuration)]
     if arguments.request is not None:
-        message, metadata = _captured(arguments.request)
+        message, metadata = read_captured(arguments.request)
         try:
             facts: RequestFacts | None = parse_check_request(message)
         except Refusal as refusal:
@@ -71,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         platform = arguments.platform or guess_platform(facts)
         if arguments.platform is None:
             print(f"The request looks like one of {PLATFORMS[platform].title}; `--platform` says otherwise.\n")
+        if arguments.target_namespace is None and (namespace := guess_namespace(facts)) is not None:
+            setup = replace(setup, target_namespace=namespace)
         remedies = Remedies(platform, setup)
         if facts is not None:
             findings += diagnose_request(facts, configuration, remedies)
@@ -81,23 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not findings:
         print("Nothing to say.")
     return Exit.FAILED if findings else Exit.OK
-
-
-def _captured(source: str) -> tuple[bytes, dict[str, str]]:
-    """The message and the call's metadata."""
-    name = "standard input" if source == "-" else source
-    try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        captured = json.loads(text)
-        if not isinstance(captured, dict):
-            raise ConfigurationError((f"{name}: not a CheckRequest in protobuf JSON: not a mapping",))
-        metadata = captured.pop("metadata", {})
-        message = json_format.ParseDict(captured, CheckRequest()).SerializeToString()
-    except (json_format.ParseError, ValueError, RecursionError) as error:
-        raise ConfigurationError((f"{name}: not a CheckRequest in protobuf JSON: {error}",)) from None
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ConfigurationError((f"{name}: `metadata` is not a mapping of names to texts",))
-    return message, {key.lower(): value for key, value in metadata.items()}
 
 
 def _shown(number: int, finding: Finding, manifests: list[Document]) -> str:

@@ -20,6 +20,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "test": ("policy_tests", "run the expected decisions of a policy"),
     "integrate": ("integrate", "print what a platform needs to ask this server"),
     "doctor": ("doctor", "tell what is missing in a proxy's setup"),
+    "capture": ("capture", "print one CheckRequest as a proxy sends it"),
     "schema": ("schema", "print a JSON Schema"),
     "demo": ("demo", "show what it does, with a real Envoy on loopback"),
 }

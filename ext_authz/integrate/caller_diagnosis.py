@@ -34,6 +34,14 @@ def diagnose_caller(
     if not any(present.values()):
         yield from _nothing_read(facts, settings, wants, remedies)
         return
+    if _is_anothers_xfcc(facts, settings, remedies):
+        yield Finding(
+            "x-forwarded-client-cert is there, and the connection has no client certificate",
+            "the proxy did not write it: it lets through what was sent (`ALWAYS_FORWARD_ONLY`), and a client can send anything; a "
+            "waypoint of an ambient mesh, which does write it, is `--platform istio-ambient`",
+            "have the proxy replace the header (`SANITIZE_SET`), or append to it (`APPEND_FORWARD`)",
+            remedies.xfcc,
+        )
     for source, is_present in present.items():
         if not is_present:
             yield _configured_and_absent(source, remedies)
@@ -63,6 +71,19 @@ def _is_present(source: CertificateSource, facts: RequestFacts) -> bool:
             return name in facts.headers
         case _:
             assert_never(source)
+
+
+def _is_anothers_xfcc(facts: RequestFacts, settings: EvidenceSettings, remedies: Remedies) -> bool:
+    """Whether the header that is read speaks of a certificate that its proxy cannot have seen.
+
+    Envoy names the principal of every client certificate (`source.principal`), and removes the header where there is none.
+    """
+    return (
+        _XFCC in facts.headers
+        and _has(settings, XfccSource)
+        and not (facts.source_principal or facts.source_certificate)
+        and remedies.platform != "istio-ambient"
+    )
 
 
 def _has(settings: EvidenceSettings, kind: type[CertificateSource]) -> bool:

@@ -3,6 +3,7 @@
 Nothing is decided here, and no token is looked at: `ext-authz check --explain` does that.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 from ext_authz.config.settings import Configuration
@@ -14,10 +15,21 @@ from ext_authz.integrate.finding import Finding, Remedies
 from ext_authz.integrate.setup import MAXIMUM_TIMEOUT_SECONDS
 from ext_authz.integrate.wants import Wants
 
-__all__ = ["diagnose_configuration", "diagnose_metadata", "diagnose_refusal", "diagnose_request", "guess_platform"]
+__all__ = [
+    "diagnose_configuration",
+    "diagnose_metadata",
+    "diagnose_refusal",
+    "diagnose_request",
+    "guess_namespace",
+    "guess_platform",
+]
 
+# Envoy writes no more than ten seconds into the first, whatever it waits (seen with 1.40); the second is the call's own deadline
 _TIMEOUT_METADATA = "x-envoy-expected-rq-timeout-ms"
+_DEADLINE = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)  # grpc-timeout
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _FAILURE_MODE_HEADER = "x-envoy-auth-failure-mode-allowed"
+_WORKLOAD = re.compile(r"spiffe://[^/]+/ns/([-a-z0-9]{1,63})/sa/[^/]+")
 _DIGITS = 12  # of a number of milliseconds that is worth reading
 
 
@@ -25,6 +37,12 @@ def guess_platform(facts: RequestFacts | None) -> str:
     """The platform that a request looks like: a workload with a name as Istio gives them, or any Envoy."""
     principal = "" if facts is None else facts.destination_principal
     return "istio-sidecar" if principal.startswith("spiffe://") and "/ns/" in principal else "envoy"
+
+
+def guess_namespace(facts: RequestFacts | None) -> str | None:
+    """The namespace of the workload that a request was sent to, from the name that Istio gives it."""
+    match = None if facts is None else _WORKLOAD.fullmatch(facts.destination_principal)
+    return None if match is None else match[1]
 
 
 def diagnose_configuration(configuration: Configuration) -> Iterator[Finding]:
@@ -67,17 +85,30 @@ def diagnose_metadata(metadata: Mapping[str, str], remedies: Remedies) -> Iterat
         metadata: of the gRPC call, names in lowercase.
         remedies: of the platform.
     """
-    text = metadata.get(_TIMEOUT_METADATA, "")
-    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
-        return
-    seconds = int(text) / 1000
-    if seconds > MAXIMUM_TIMEOUT_SECONDS:
+    seconds = _deadline(metadata)
+    told = _expected(metadata)
+    waits = None
+    if seconds is not None and seconds > MAXIMUM_TIMEOUT_SECONDS:
+        waits = f"{seconds:.0f} seconds"  # some of it had passed when the call came
+    elif seconds is None and told is not None and told >= MAXIMUM_TIMEOUT_SECONDS:
+        waits = f"{told:g} seconds" if told > MAXIMUM_TIMEOUT_SECONDS else f"{told:g} seconds or more"
+    if waits is not None:
         yield Finding(
-            f"The proxy waits {seconds:g} seconds for a decision",
+            f"The proxy waits {waits} for a decision",
             "a server that hangs holds every client's connection that long; 600 seconds is Istio's default",
             f"set a timeout; {remedies.setup.milliseconds} is more than any decision takes",
             remedies.timeout,
         )
+
+
+def _deadline(metadata: Mapping[str, str]) -> float | None:
+    match = _DEADLINE.fullmatch(metadata.get("grpc-timeout", ""))
+    return None if match is None else int(match[1]) * _UNITS[match[2]]
+
+
+def _expected(metadata: Mapping[str, str]) -> float | None:
+    text = metadata.get(_TIMEOUT_METADATA, "")
+    return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 def diagnose_request(facts: RequestFacts, configuration: Configuration, remedies: Remedies) -> Iterator[Finding]:

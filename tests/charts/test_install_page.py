@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from support.charts import manifests, mount
-from support.custom_resources import MAY_BUILD
-from support.manifests import check
+from support.custom_resources import MAY_BUILD, judge
+from support.manifests import check, documents
 from support.pki import authority
 from support.server import route_policy
 
+from ext_authz.cli.main import command_line
 from ext_authz.runtime.assembly import assemble
 
 pytestmark = MAY_BUILD
@@ -37,6 +38,20 @@ OTHERS = {
     },
     "authz.example.com-tls": {"tls.crt": SERVING.chain_pem.decode(), "tls.key": SERVING.key_pem.decode()},
 }
+
+
+def test_what_captures_a_request_in_a_cluster_is_taken_by_one_and_is_what_the_command_takes() -> None:
+    (text,) = re.findall(
+        r"^```yaml kubernetes\n(.*?)^```$", (PAGE.parent / "operations.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    pod, service = documents(text)
+    for manifest in (pod, service):
+        check(manifest)
+    assert judge(pod) == []
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    (container,) = pod["spec"]["containers"]
+    assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+    command_line(["capture"]).parse_args(container["args"])
 
 
 def test_the_page_has_values() -> None:

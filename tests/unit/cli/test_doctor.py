@@ -311,7 +311,51 @@ def test_a_proxy_that_waits_for_ten_minutes_is_told_where_to_say_less(
     assert seen in printed
 
 
-@pytest.mark.parametrize("text", ["", "ten", "10000", "-1", "²", "9" * 13])
+@pytest.mark.parametrize(
+    ("metadata", "seen"),
+    [
+        # Envoy 1.40 writes ten seconds into its header whatever it waits
+        ({"grpc-timeout": "600S", "x-envoy-expected-rq-timeout-ms": "10000"}, "waits 600 seconds"),
+        ({"grpc-timeout": "600000m"}, "waits 600 seconds"),
+        ({"grpc-timeout": "10M"}, "waits 600 seconds"),
+        ({"x-envoy-expected-rq-timeout-ms": "10000"}, "waits 10 seconds or more"),
+        ({"grpc-timeout": "10S", "x-envoy-expected-rq-timeout-ms": "10000"}, None),
+        ({"grpc-timeout": "250m", "x-envoy-expected-rq-timeout-ms": "250"}, None),
+        ({"grpc-timeout": "soon"}, None),
+    ],
+)
+def test_the_deadline_of_the_call_counts_before_what_envoy_writes_of_it(
+    metadata: dict[str, str], seen: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = doctor(configuration(tmp_path, None), captured(tmp_path, metadata, **COMPLETE))
+    assert code == (0 if seen is None else 1)
+    assert seen is None or seen in capsys.readouterr().out
+
+
+def test_a_header_about_a_certificate_that_the_proxy_has_not_seen_is_anothers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configuration(tmp_path, {**BOUND, **IDENTIFIED}, HEADER)
+    request = captured(tmp_path, raw_headers=with_xfcc(), destination_principal=WORKLOAD)
+    assert doctor(config, request, "--platform", "envoy") == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("1. x-forwarded-client-cert is there, and the connection has no client certificate\n")
+    assert "forward_client_cert_details: SANITIZE_SET" in printed
+    # a waypoint writes it from what ztunnel told
+    assert doctor(config, request, "--platform", "istio-ambient") == 0
+
+
+def test_the_manifest_is_for_the_namespace_that_the_request_was_sent_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, request = configuration(tmp_path, BOUND, SOURCE), captured(tmp_path, **MESH)
+    assert doctor(config, request) == 1
+    assert "\n       namespace: billing\n" in capsys.readouterr().out
+    assert doctor(config, request, "--target-namespace", "shop") == 1
+    assert "\n       namespace: shop\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "ten", "9999", "-1", "²", "9" * 13])
 def test_a_short_deadline_or_none_is_no_finding(text: str, tmp_path: Path) -> None:
     request = captured(tmp_path, {"x-envoy-expected-rq-timeout-ms": text}, **COMPLETE)
     assert doctor(configuration(tmp_path, None), request) == 0

@@ -30,7 +30,7 @@ FILES = (
 BLOCK = re.compile(r"^ *```yaml([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 # Not ours to read, and read elsewhere: tests/e2e/test_readme.py, tests/e2e/test_observability.py, tests/unit/test_docs_site.py,
 # tests/unit/integrate/test_platform_pages.py, tests/charts/test_install_page.py.
-OTHERS = ("istio", "envoy", "theirs", "values", "printed envoy", "printed istiod", "printed kubernetes")
+OTHERS = ("istio", "envoy", "kubernetes", "theirs", "values", "printed envoy", "printed istiod", "printed kubernetes")
 BLOCKS = [
     pytest.param(name, kind.strip(), dedent(text), id=f"{name}-{number}")
     for name in FILES
