@@ -57,7 +57,8 @@ def written(message: bytes, metadata: Mapping[str, str], *, credentials: bool) -
 
 def _leave_out(request: CheckRequest) -> None:
     http = request.attributes.request.http
-    for key in http.headers:
+    # a copy: a map of protobuf that is written to loses its place, and with it a header
+    for key in tuple(http.headers):
         if key.lower() in _CREDENTIALS:
             http.headers[key] = LEFT_OUT
     for header in http.header_map.headers:

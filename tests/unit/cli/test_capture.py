@@ -14,7 +14,7 @@ import pytest
 from support.check_requests import check_request
 from support.server import CHECK_METHOD, ServerProcess, route_policy, server_spec
 
-from ext_authz.cli.captured import LEFT_OUT
+from ext_authz.cli.captured import LEFT_OUT, written
 from ext_authz.cli.main import main
 from ext_authz.wire._pb.envoy.service.auth.v3.external_auth_pb2 import CheckResponse
 
@@ -79,6 +79,15 @@ def test_a_request_is_printed_as_it_came_without_what_lets_others_in(kind: str) 
     if kind == "headers":
         assert {name: http["headers"][name] for name, _ in SECRETS} == {name: LEFT_OUT for name, _ in SECRETS}
         assert http["headers"]["x-kept"] == "yes"
+
+
+def test_no_credential_is_overlooked_wherever_the_map_of_headers_has_it() -> None:
+    for number in range(50):
+        others = tuple((f"x-{number}-{other}", "kept") for other in range(number))
+        printed = json.loads(written(check_request(headers=(*SECRETS, *others)), {}, credentials=False))
+        headers = printed["attributes"]["request"]["http"]["headers"]
+        assert {headers[name] for name, _ in SECRETS} == {LEFT_OUT}
+        assert {headers[name] for name, _ in others} <= {"kept"}
 
 
 def test_credentials_are_printed_for_who_asks_for_them() -> None:
