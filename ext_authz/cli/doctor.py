@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         platform = arguments.platform or guess_platform(facts)
         if arguments.platform is None:
             print(f"The request looks like one of {PLATFORMS[platform].title}; `--platform` says otherwise.\n")
+        setup = setup_from(arguments, platform) or setup
         if arguments.target_namespace is None and (namespace := guess_namespace(facts)) is not None:
             setup = replace(setup, target_namespace=namespace)
         remedies = Remedies(platform, setup)

@@ -1,6 +1,7 @@
 """`ext-authz integrate`: the documents that have a platform's proxy ask this server."""
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ext_authz.cli.outcome import Exit, complain
@@ -43,12 +44,24 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def add_setup_to(parser: argparse.ArgumentParser) -> None:
     """The arguments that a `Setup` is made of."""
-    selector = ",".join(f"{key}={value}" for key, value in _DEFAULTS.selector.items())
+    gateway = PLATFORMS["istio-gateway"].setup
+    selector, of_gateway = (
+        ",".join(f"{key}={value}" for key, value in setup.selector.items()) for setup in (_DEFAULTS, gateway)
+    )
     for option, metavar, words in (
         ("--namespace", "NAME", f"namespace of the server (default: {_DEFAULTS.namespace})"),
         ("--service", "NAME", f"service of the server (default: {_DEFAULTS.service})"),
-        ("--target-namespace", "NAME", f"namespace of what asks (default: {_DEFAULTS.target_namespace})"),
+        (
+            "--target-namespace",
+            "NAME",
+            f"namespace of what asks (default: {_DEFAULTS.target_namespace}; istio-gateway: {gateway.target_namespace})",
+        ),
         ("--gateway", "NAME", f"Gateway or waypoint that asks (default: {_DEFAULTS.gateway})"),
+        (
+            "--cluster-domain",
+            "NAME",
+            f"domain of the cluster's services (default: {_DEFAULTS.cluster_domain})",
+        ),
         ("--host", "NAME", f"name that clients use (default: {_DEFAULTS.host})"),
     ):
         parser.add_argument(option, metavar=metavar, help=words)
@@ -60,16 +73,32 @@ def add_setup_to(parser: argparse.ArgumentParser) -> None:
         "--selector",
         type=_labels,
         metavar="KEY=VALUE,…",
-        help=f"labels of the pods that ask (default: {selector})",
+        help=f"labels of the pods that ask (default: {selector}; istio-gateway: {of_gateway})",
     )
 
 
-def setup_from(arguments: argparse.Namespace) -> Setup | None:
-    """The setup that the arguments describe, or None after saying what is wrong with them."""
-    names = ("namespace", "service", "port", "timeout", "target_namespace", "selector", "gateway", "host")
+def setup_from(arguments: argparse.Namespace, platform: str | None = None) -> Setup | None:
+    """The setup that the arguments describe, or None after saying what is wrong with them.
+
+    Args:
+        arguments: those that are None are left as they are for the platform.
+        platform: its name; None for any.
+    """
+    usual = _DEFAULTS if platform is None else PLATFORMS[platform].setup
+    names = (
+        "namespace",
+        "service",
+        "port",
+        "timeout",
+        "target_namespace",
+        "selector",
+        "gateway",
+        "host",
+        "cluster_domain",
+    )
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     try:
-        return Setup(**given)
+        return replace(usual, **given)
     except ValueError as error:
         complain([f"ext-authz: {error}"])
         return None
@@ -77,7 +106,7 @@ def setup_from(arguments: argparse.Namespace) -> Setup | None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the documents."""
-    setup = setup_from(arguments)
+    setup = setup_from(arguments, arguments.platform)
     if setup is None:
         return Exit.USAGE
     print(as_text(PLATFORMS[arguments.platform], setup, arguments.only), end="")

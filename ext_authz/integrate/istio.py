@@ -229,6 +229,8 @@ GATEWAY = Platform(
     evidence=_EVIDENCE,
     parts=_gateway,
     ignores_host_port=True,
+    # as Istio's own charts install it
+    setup=Setup(target_namespace="istio-system", selector={"istio": "ingressgateway"}),
 )
 
 AMBIENT = Platform(

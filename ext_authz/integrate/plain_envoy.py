@@ -125,7 +125,7 @@ def bootstrap(setup: Setup) -> Document:
         "name": "api",
         "type": "STRICT_DNS",
         "connect_timeout": "1s",
-        "load_assignment": _endpoints("api", f"api.{setup.target_namespace}.svc.cluster.local", 8080),
+        "load_assignment": _endpoints("api", f"api.{setup.target_namespace}.svc.{setup.cluster_domain}", 8080),
     }
     return {"static_resources": {"listeners": [listener], "clusters": [check_cluster(setup), upstream]}}
 

@@ -1,7 +1,7 @@
 """What is known about one platform: what it proves, and the documents that connect it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -48,6 +48,7 @@ class Platform:
         evidence: `spec.evidence` of the server, matching the documents.
         parts: makes the documents, without the server's.
         ignores_host_port: whether it routes by Host without the port, so that the server may do so too.
+        setup: what is asked for where nothing else is said.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Platform:
     evidence: Document
     parts: Callable[[Setup], tuple[Part, ...]]
     ignores_host_port: bool = False
+    setup: Setup = field(default_factory=Setup)
 
 
 def metadata(name: str, namespace: str) -> Document:

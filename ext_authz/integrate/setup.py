@@ -29,6 +29,7 @@ class Setup:
         selector: labels of its pods; for platforms that select pods.
         gateway: name of its Gateway; for platforms that attach to one.
         host: name that clients use; for platforms that attach to a virtual host.
+        cluster_domain: in which services have their names.
     """
 
     namespace: str = "ext-authz"
@@ -39,6 +40,7 @@ class Setup:
     selector: Mapping[str, str] = field(default_factory=lambda: {"app": "api"})
     gateway: str = "gateway"
     host: str = "api.example.com"
+    cluster_domain: str = "cluster.local"
 
     def __post_init__(self) -> None:
         """Refuse what Kubernetes would refuse, with the word that is wrong."""
@@ -52,6 +54,8 @@ class Setup:
                 raise ValueError(f"the {name} is not lowercase letters, digits and `-`")
         if not _HOST.fullmatch(self.host):
             raise ValueError("the host is not a name such as `api.example.com`")
+        if not _HOST.fullmatch(self.cluster_domain):
+            raise ValueError("the cluster domain is not a name such as `cluster.local`")
         if not 1 <= self.port <= 65535:
             raise ValueError("the port is not between 1 and 65535")
         if not 0.001 <= self.timeout <= MAXIMUM_TIMEOUT_SECONDS:
@@ -66,7 +70,7 @@ class Setup:
     @property
     def host_name(self) -> str:
         """The server's name in the cluster."""
-        return f"{self.service}.{self.namespace}.svc.cluster.local"
+        return f"{self.service}.{self.namespace}.svc.{self.cluster_domain}"
 
     @property
     def milliseconds(self) -> str:

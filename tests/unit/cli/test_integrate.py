@@ -1,5 +1,7 @@
 """`ext-authz integrate`: what it prints, and what it refuses."""
 
+from typing import Any
+
 import pytest
 from support.manifests import documents
 
@@ -38,3 +40,31 @@ def test_what_cannot_be_understood_is_a_usage_error(arguments: list[str], capsys
     with pytest.raises(SystemExit, match="2"):
         main(["integrate", *arguments])
     assert "usage:" in capsys.readouterr().err
+
+
+def test_an_ingress_gateway_is_looked_for_where_istio_installs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def policy(*options: str) -> dict[str, Any]:
+        assert main(["integrate", "istio-gateway", "--only", "kubernetes", *options]) == 0
+        (found,) = [
+            document for document in documents(capsys.readouterr().out) if document["kind"] == "AuthorizationPolicy"
+        ]
+        return found
+
+    usual = policy()
+    assert usual["metadata"]["namespace"] == "istio-system"
+    assert usual["spec"]["selector"] == {"matchLabels": {"istio": "ingressgateway"}}
+    other = policy("--target-namespace", "edge", "--selector", "gateway.networking.k8s.io/gateway-name=edge")
+    assert other["metadata"]["namespace"] == "edge"
+    assert other["spec"]["selector"] == {"matchLabels": {"gateway.networking.k8s.io/gateway-name": "edge"}}
+
+
+@pytest.mark.parametrize("platform", ["istio-sidecar", "envoy"])
+def test_another_domain_of_the_cluster_is_in_the_names_of_services(
+    platform: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["integrate", platform, "--cluster-domain", "example.internal"]) == 0
+    printed = capsys.readouterr().out
+    assert "ext-authz.ext-authz.svc.example.internal" in printed
+    assert "cluster.local" not in printed
+    assert main(["integrate", platform, "--cluster-domain", "No"]) == 2
+    assert "the cluster domain is not" in capsys.readouterr().err

@@ -23,7 +23,7 @@ POLICIES = re.compile(r"^```yaml policy\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def printed(platform: Platform, destination: str) -> str:
     """The documents without the preface."""
-    text = as_text(platform, Setup(), [Destination(destination)])
+    text = as_text(platform, platform.setup, [Destination(destination)])
     return text[text.index("---\n") + len("---\n") :]
 
 
