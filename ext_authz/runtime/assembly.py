@@ -1,8 +1,6 @@
 """From files to everything a server runs on, checked as a whole before any of it counts. Blocking: call from a thread."""
 
-import contextlib
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from ext_authz.config.load import load_compiled
@@ -10,6 +8,7 @@ from ext_authz.config.settings import TrustBundleSettings
 from ext_authz.errors import ConfigurationError
 from ext_authz.identity.bundle import Bundle, Bundles
 from ext_authz.runtime.assembled import Assembly
+from ext_authz.runtime.collector import without_collector
 from ext_authz.runtime.tls import read_tls
 from ext_authz.runtime.watch import FileWatch
 
@@ -53,20 +52,8 @@ def assemble_watched(path: str) -> tuple[Assembly, FileWatch]:
         ConfigurationError: as `assemble`.
     """
     watch = FileWatch()
-    with _uncollected():
+    with without_collector():
         return assemble(path, watch.look), watch
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """The collector off: what is loaded stays, and it would look that over again and again while it grows."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _bundle(settings: TrustBundleSettings) -> Bundle:

@@ -104,18 +104,6 @@ class Connection(Intake, asyncio.Protocol):
         self.draining = False
         self._credit = 0
         self._unweighed = 0
-        self._frames: dict[int, Callable[[int, int, bytes], None]] = {
-            Kind.DATA: self._on_data,
-            Kind.HEADERS: self._on_headers,
-            Kind.PRIORITY: self._on_priority,
-            Kind.RST_STREAM: self._on_reset,
-            Kind.SETTINGS: self._on_settings,
-            Kind.PUSH_PROMISE: self._on_push,
-            Kind.PING: self._on_ping,
-            Kind.GOAWAY: self._on_goaway,
-            Kind.WINDOW_UPDATE: self._on_window_update,
-            Kind.CONTINUATION: self._on_continuation,
-        }
 
     # the event loop's side
 
@@ -186,9 +174,9 @@ class Connection(Intake, asyncio.Protocol):
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR)
             elif kind == Kind.SETTINGS:
                 self._only = None
-            handle = self._frames.get(kind)
+            handle = _HANDLERS.get(kind)
             if handle is not None:
-                handle(flags, number & MAX_STREAM_ID, data[at + 9 : following])
+                handle(self, flags, number & MAX_STREAM_ID, data[at + 9 : following])
             at = following
             frames -= 1
         more = not frames and end - at >= 9
@@ -394,3 +382,18 @@ class Connection(Intake, asyncio.Protocol):
             stream.stop_work()
         self.streams.clear()
         self._goaway = self._last
+
+
+# not of each connection: it would hold itself, and only the cyclic collector would find it when it has ended
+_HANDLERS: dict[int, Callable[[Connection, int, int, bytes], None]] = {
+    Kind.DATA: Connection._on_data,  # noqa: SLF001 - a table of its own methods
+    Kind.HEADERS: Connection._on_headers,  # noqa: SLF001
+    Kind.PRIORITY: Connection._on_priority,  # noqa: SLF001
+    Kind.RST_STREAM: Connection._on_reset,  # noqa: SLF001
+    Kind.SETTINGS: Connection._on_settings,  # noqa: SLF001
+    Kind.PUSH_PROMISE: Connection._on_push,  # noqa: SLF001
+    Kind.PING: Connection._on_ping,  # noqa: SLF001
+    Kind.GOAWAY: Connection._on_goaway,  # noqa: SLF001
+    Kind.WINDOW_UPDATE: Connection._on_window_update,  # noqa: SLF001
+    Kind.CONTINUATION: Connection._on_continuation,  # noqa: SLF001
+}

@@ -1,7 +1,6 @@
 """The whole server: starts the parts, connects them, and takes them down in order."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from ext_authz import __version__
 from ext_authz.config.settings import Configuration
 from ext_authz.runtime.admin import AdminServer, Readiness
 from ext_authz.runtime.assembly import Assembly, assemble_watched
+from ext_authz.runtime.collector import Collector
 from ext_authz.runtime.deciding import Deciding
 from ext_authz.runtime.reload import InForce, Reloader
 from ext_authz.runtime.tls import ServerCertificates
@@ -119,12 +119,12 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_or_exit, number)
         assembly, watch = await asyncio.to_thread(assemble_watched, self._path)
-        # what was imported and read is here to stay: the collector would look it all over while requests wait
-        gc.freeze()
         handler = start_server_log(self._sink, assembly.configuration.log.level)
+        collecting = asyncio.create_task(Collector().run())
         try:
             await self._start(assembly, watch)
         finally:
+            collecting.cancel()
             logging.getLogger().removeHandler(handler)
 
     async def _start(self, assembly: Assembly, watch: FileWatch) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ext_authz.identity.bundle import Bundle, Bundles
 from ext_authz.policy.index import PolicyIndex
 from ext_authz.runtime.assembled import Assembly
+from ext_authz.runtime.collector import without_collector
 from ext_authz.spiffe import TrustDomain
 
 __all__ = ["pack", "unpack"]
@@ -33,14 +34,15 @@ def pack(assembly: Assembly) -> bytes:
 
 def unpack(packed: bytes) -> Assembly:
     """The assembly again, compiled. Takes a while: use a thread."""
-    # they come from the process that started this one, over a socket that no one else has
-    configuration, packed_bundles = pickle.loads(packed)  # noqa: S301 - as the comment says
-    return Assembly(
-        configuration,
-        PolicyIndex(configuration.policies, configuration.canonical_paths),
-        Bundles(_bundle(trust_domain, certificates) for trust_domain, certificates in packed_bundles),
-        None,
-    )
+    with without_collector():
+        # they come from the process that started this one, over a socket that no one else has
+        configuration, packed_bundles = pickle.loads(packed)  # noqa: S301 - as the comment says
+        return Assembly(
+            configuration,
+            PolicyIndex(configuration.policies, configuration.canonical_paths),
+            Bundles(_bundle(trust_domain, certificates) for trust_domain, certificates in packed_bundles),
+            None,
+        )
 
 
 def _bundle(trust_domain: TrustDomain, certificates: list[bytes]) -> Bundle:
