@@ -14,7 +14,7 @@ from ext_authz.runtime.h2_head import Head
 from ext_authz.runtime.h2_stream import Stream
 from ext_authz.runtime.health import HEALTH_SERVICE, Health
 from ext_authz.runtime.transport import CHECK_METHOD, CheckCall
-from ext_authz.runtime.turns import Turns
+from ext_authz.runtime.turns import FRAMES_OF_A_WAIT, Turns
 
 __all__ = ["ServedCalls"]
 
@@ -73,6 +73,7 @@ class ServedCalls:
         if isinstance(answer, bytes):
             connection.answer(stream, answer)
         else:
+            connection.charge(FRAMES_OF_A_WAIT)
             self._wait(connection, stream, answer)
 
     def _start_health_check(self, connection: Connection, stream: Stream, message: bytes) -> None:

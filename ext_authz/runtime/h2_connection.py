@@ -157,12 +157,12 @@ class Connection(Intake, asyncio.Protocol):
 
     # frames
 
-    def _receive(self, frames: int) -> bool:
+    def _receive(self) -> bool:
         data = self._buffer
         at, end = self._taken, len(data)
         if not self._greeted:
             at = self._greet(data)
-        while self._greeted and end - at >= 9 and frames:
+        while self._greeted and end - at >= 9 and self._allowance > 0:
             high, low, kind, flags, number = FRAME_HEAD.unpack_from(data, at)
             if high or low > MAX_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR)
@@ -178,8 +178,8 @@ class Connection(Intake, asyncio.Protocol):
             if handle is not None:
                 handle(self, flags, number & MAX_STREAM_ID, data[at + 9 : following])
             at = following
-            frames -= 1
-        more = not frames and end - at >= 9
+            self._allowance -= 1
+        more = self._allowance <= 0 and end - at >= 9
         # what is left of many frames is copied once, and not for each slice
         self._buffer, self._taken = (data, at) if more else (data[at:], 0)
         return more

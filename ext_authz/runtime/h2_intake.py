@@ -23,6 +23,8 @@ class Intake(Answers, ABC):
         self._buffer = b""
         # bytes of it that are behind us
         self._taken = 0
+        # frames that this slice may still take
+        self._allowance = 0
         # requests that have come wait for their turn, so no more are read
         self._behind = False
         self._client_reads = True
@@ -50,15 +52,20 @@ class Intake(Answers, ABC):
     def _take(self, frames: int) -> bool:
         """Take from the buffer, send what there is to say to it, and tell whether more is there than a slice allowed."""
         more = False
+        self._allowance = frames
         self._in_batch = True
         try:
-            more = self._receive(frames)
+            more = self._receive()
         except ConnectionFault as fault:
             self._fail(fault.code)
         finally:
             self._in_batch = False
         self.flush()
         return more
+
+    def charge(self, frames: int) -> None:
+        """Count what was taken last as so many frames more."""
+        self._allowance -= frames
 
     def _go_on(self) -> bool:
         if self._transport is not None and self._take(SLICE_FRAMES):
@@ -76,8 +83,8 @@ class Intake(Answers, ABC):
             self._transport.resume_reading()
 
     @abstractmethod
-    def _receive(self, frames: int) -> bool:
-        """Take so many frames from the buffer, or all, and tell whether more is there.
+    def _receive(self) -> bool:
+        """Take as many frames from the buffer as the slice allows, or all, and tell whether more is there.
 
         Raises:
             ConnectionFault: the connection cannot go on.

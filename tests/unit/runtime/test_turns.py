@@ -1,7 +1,7 @@
 """What takes long is done in slices, and everyone else is heard in between."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -202,5 +202,34 @@ def test_a_connection_that_ends_or_is_at_fault_meanwhile_takes_no_more(
         assert (len(world.answered), b"closed" in world.wire.sent) in {(0, False), (2, True)}
         world.connection.pause_writing()
         world.connection.resume_writing()
+
+    asyncio.run(scenario())
+
+
+def test_requests_that_wait_are_taken_one_at_a_time_where_others_are_taken_by_the_dozen() -> None:
+    async def scenario() -> None:
+        lacking = asyncio.Event()
+        waiting: list[bytes] = []
+
+        async def when_it_has_come(request: bytes) -> bytes:
+            await lacking.wait()
+            return request
+
+        def check(request: bytes, deadline: float | None, traceparent: str | None = None) -> Awaitable[bytes]:  # noqa: ARG001 - a CheckCall
+            waiting.append(request)
+            return when_it_has_come(request)
+
+        wire = Wire()
+        connection = Connection(ServedCalls(check, Health()), 100, 100, set(), lambda: None)
+        connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
+        connection.data_received(PREFACE + http2_frame(4, 0, 0, b"") + requests(20))
+        taken = [len(waiting)]
+        while len(waiting) < 20:
+            await turn()
+            taken.append(len(waiting))
+        assert taken == [4, *range(5, 21)]
+        lacking.set()
+        while connection.streams:
+            await turn()
 
     asyncio.run(scenario())
