@@ -134,8 +134,9 @@ def _read_frames(file: Path) -> Iterator[bytes]:
 def background(
     address: str, frames: Path, folder: Path, *, rate: float, burst: int, deadline: float
 ) -> Iterator["Background"]:
-    """The client as a process beside the load, behind it in priority."""
-    arguments = ["--address", address, "--frames", str(frames), "--concurrency", str(max(burst, CONCURRENCY))]
+    """The client as a process beside the load, behind it in priority. It keeps to `rate` also when nothing is answered."""
+    at_once = max(burst, CONCURRENCY, int(2 * rate * deadline))
+    arguments = ["--address", address, "--frames", str(frames), "--concurrency", str(at_once)]
     arguments += ["--rate", f"{rate:g}", "--burst", str(burst), "--deadline", f"{deadline:g}"]
     command = on_core(cores()[1], [sys.executable, "-m", "bench.client", *arguments])
     process = Process("client", command, folder / "client.log")

@@ -13,6 +13,10 @@ from ext_authz.runtime.turns import SLICE_FRAMES, Turns
 __all__ = ["Intake"]
 
 
+HELD_PIECES = 16
+"""Of what there is to say between two slices, about as many answers: one write for each slice would be a third of its cost."""
+
+
 class Intake(Answers, ABC):
     """The receiving side of a connection, as the event loop sees it."""
 
@@ -43,14 +47,22 @@ class Intake(Answers, ABC):
         """Take what came, or as much as a slice allows."""
         self._buffer = self._buffer[self._taken :] + data if self._buffer else data
         self._taken = 0
-        if self._behind or not self._take(self._turns.first_slice):
+        if self._behind:
+            return
+        frames = self._turns.first_slice
+        more = self._take(frames)
+        self._turns.took(frames - self._allowance)
+        if not more:
             return
         self._behind = True
         self._read_no_more()
         self._turns.add(self._go_on)
 
-    def _take(self, frames: int) -> bool:
-        """Take from the buffer, send what there is to say to it, and tell whether more is there than a slice allowed."""
+    def _take(self, frames: int, *, hold: bool = False) -> bool:
+        """Take from the buffer, send what there is to say to it, and tell whether more is there than a slice allowed.
+
+        With `hold`, what there is to say may wait for the next slice, if there is more.
+        """
         more = False
         self._allowance = frames
         self._in_batch = True
@@ -60,7 +72,8 @@ class Intake(Answers, ABC):
             self._fail(fault.code)
         finally:
             self._in_batch = False
-        self.flush()
+        if not (more and hold):
+            self.flush()
         return more
 
     def charge(self, frames: int) -> None:
@@ -68,7 +81,7 @@ class Intake(Answers, ABC):
         self._allowance -= frames
 
     def _go_on(self) -> bool:
-        if self._transport is not None and self._take(SLICE_FRAMES):
+        if self._transport is not None and self._take(SLICE_FRAMES, hold=len(self._out) < HELD_PIECES):
             return True
         self._behind = False
         self._read_again()

@@ -12,6 +12,9 @@ FIRST_SLICE_FRAMES = 64
 proxy under its usual load sends together on one connection; taking those in pieces costs a quarter of their speed.
 """
 
+TURN_FRAMES = 128
+"""What the large slices of several connections may take in one turn of the loop; who comes after that takes a small one."""
+
 SLICE_FRAMES = 8
 """What each slice after that may take: four requests. By number and not by time, so that a machine that is busy with other
 things does not make the pieces smaller and with that itself still busier.
@@ -32,11 +35,25 @@ class Turns:
     def __init__(self) -> None:
         """Nothing to do."""
         self._works: deque[Work] = deque()
+        # frames of large slices in this turn of the loop
+        self._taken = 0
 
     @property
     def first_slice(self) -> int:
-        """Frames that something new may take now: the large slice, unless others wait for theirs."""
-        return SLICE_FRAMES if self._works else FIRST_SLICE_FRAMES
+        """Frames that something new may take now: the large slice, unless others wait for theirs or have had much already."""
+        if self._works or self._taken >= TURN_FRAMES:
+            return SLICE_FRAMES
+        return FIRST_SLICE_FRAMES
+
+    def took(self, frames: int) -> None:
+        """So many frames were taken of a first slice."""
+        if frames > SLICE_FRAMES:
+            if not self._taken:
+                asyncio.get_running_loop().call_soon(self._begin)
+            self._taken += frames
+
+    def _begin(self) -> None:
+        self._taken = 0
 
     def add(self, work: Work) -> None:
         """Call `work` once in some turn of the loop, and again in later ones for as long as there is more."""

@@ -11,8 +11,9 @@ handing it to a thread and back, and all threads together have one interpreter.
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Container
+from collections import OrderedDict
+from collections.abc import Callable, Container, Mapping
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from ext_authz.authorizer import authorize
@@ -48,7 +49,8 @@ MAXIMUM_MARGIN = 0.05
 
 _logger = logging.getLogger(__name__)
 
-_Waiters: TypeAlias = "deque[_Call]"
+_Waiters: TypeAlias = "OrderedDict[_Call, None]"
+"""In the order in which they go on; one who leaves is gone at once, with all that is known of its request."""
 
 
 class CurrentSnapshot(Protocol):
@@ -85,13 +87,14 @@ class _Call:
         need: what it waits for.
         unmet: what has been tried for it.
         tries: how often.
+        is_late: its time is up, and it was not tried yet what it waits for.
         answer: makes the answer of a decision.
         fail: makes the answer when there is no decision.
         answered: done when it is, or when nobody waits for it any more.
         timer: ends the wait.
     """
 
-    __slots__ = ("answer", "answered", "facts", "fail", "need", "timer", "tries", "unmet")
+    __slots__ = ("answer", "answered", "facts", "fail", "is_late", "need", "timer", "tries", "unmet")
 
     def __init__(
         self,
@@ -105,15 +108,11 @@ class _Call:
         self.need = need
         self.unmet: frozenset[Need] = frozenset()
         self.tries = 0
+        self.is_late = False
         self.answer = answer
         self.fail = fail
         self.answered = answered
         self.timer: asyncio.TimerHandle | None = None
-
-    def end(self, _: "asyncio.Future[bytes]") -> None:
-        """It is over."""
-        if self.timer is not None:
-            self.timer.cancel()
 
 
 class Waiting:
@@ -149,9 +148,9 @@ class Waiting:
         # by issuer: who waits for what is being tried
         self._tried: dict[str, _Waiters] = {}
         self._trying: set[asyncio.Task[None]] = set()
-        # in the order in which they go on
-        self._ready: _Waiters = deque()
+        self._ready: _Waiters = OrderedDict()
         self._turns = Turns()
+        self._is_resuming = False
 
     def wait(
         self,
@@ -173,20 +172,33 @@ class Waiting:
         loop = asyncio.get_running_loop()
         remaining = self._default_deadline if deadline is None else deadline - time.monotonic()
         call = _Call(facts, need, answer, fail, loop.create_future())
-        call.timer = loop.call_later(max(0.0, remaining - margin(remaining)), self._attempt, call, self._late)
-        call.answered.add_done_callback(call.end)
-        call.answered.add_done_callback(self._left)
+        call.timer = loop.call_later(max(0.0, remaining - margin(remaining)), self._hurry, call)
+        call.answered.add_done_callback(partial(self._leave, call))
         self.calls += 1
         self._try_for(call)
         return call.answered
 
-    def _left(self, _: "asyncio.Future[bytes]") -> None:
+    def _leave(self, call: _Call, _: "asyncio.Future[bytes]") -> None:
+        """It is answered, or nobody waits for it any more."""
         self.calls -= 1
+        if call.timer is not None:
+            call.timer.cancel()
+        self._ready.pop(call, None)
+        if (waiters := self._tried.get(call.need.issuer_name)) is not None:
+            waiters.pop(call, None)
+
+    def _hurry(self, call: _Call) -> None:
+        """Its time is up: it goes on before all others, as one whose need was not fulfilled if that is so."""
+        if call not in self._ready:
+            call.is_late = True
+            waiters = self._tried.get(call.need.issuer_name)
+            if waiters is not None:
+                waiters.pop(call, None)
+            self._go_on({call: None})
+        self._ready.move_to_end(call, last=False)
 
     def _attempt(self, call: _Call, step: Callable[[_Call], Decision | None]) -> None:
         """Answer with the decision of `step`, if it makes one. Whatever goes wrong on the way is a denial as well."""
-        if call.answered.done():
-            return
         try:
             decision = step(call)
             if decision is None:
@@ -219,11 +231,11 @@ class Waiting:
         issuer_name = call.need.issuer_name
         waiters = self._tried.get(issuer_name)
         if waiters is None:
-            waiters = self._tried[issuer_name] = deque()
+            waiters = self._tried[issuer_name] = OrderedDict()
             task = asyncio.create_task(self._try(call.need, waiters))
             self._trying.add(task)
             task.add_done_callback(self._trying.discard)
-        waiters.append(call)
+        waiters[call] = None
 
     async def _try(self, need: Need, waiters: _Waiters) -> None:
         """Try once for all who wait for the same issuer, also for those who come meanwhile."""
@@ -233,20 +245,25 @@ class Waiting:
             _logger.exception("keys could not be tried")
         finally:
             del self._tried[need.issuer_name]
-            if not self._ready:
-                self._turns.add(self._resume)
-            self._ready += waiters
+            self._go_on(waiters)
+
+    def _go_on(self, calls: Mapping[_Call, None]) -> None:
+        self._ready.update(calls)
+        if self._ready and not self._is_resuming:
+            self._is_resuming = True
+            self._turns.add(self._resume)
 
     def _resume(self) -> bool:
         """Let the next few go on; whether others are left."""
         resumed = 0
         while self._ready and resumed < RESUMED_AT_ONCE:
-            call = self._ready.popleft()
-            # done: cancelled by its client, or too late
+            call, _ = self._ready.popitem(last=False)
+            # done: cancelled by its client in this turn
             if not call.answered.done():
-                self._attempt(call, self._decided)
+                self._attempt(call, self._late if call.is_late else self._decided)
                 resumed += 1
-        return bool(self._ready)
+        self._is_resuming = bool(self._ready)
+        return self._is_resuming
 
     def _give_up(self, reason: Reason, call: _Call) -> Deny:
         """Deny with `reason` and what is known about the request without the needs that are unmet."""

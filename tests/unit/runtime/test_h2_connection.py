@@ -34,6 +34,7 @@ def one_slice() -> Iterator[None]:
     """All that comes is taken at once: there is no event loop that would go on later."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(turns, "FIRST_SLICE_FRAMES", 1_000_000)
+        patch.setattr(turns, "SLICE_FRAMES", 1_000_000)
         yield
 
 

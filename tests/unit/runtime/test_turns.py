@@ -233,3 +233,45 @@ def test_requests_that_wait_are_taken_one_at_a_time_where_others_are_taken_by_th
             await turn()
 
     asyncio.run(scenario())
+
+
+def test_large_slices_of_several_connections_share_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_FRAMES", turns.FIRST_SLICE_FRAMES)
+
+    async def scenario() -> None:
+        queue = Turns()
+        large = queue.first_slice
+        queue.took(turns.SLICE_FRAMES)
+        assert queue.first_slice == large, "small ones do not count"
+        queue.took(large)
+        assert queue.first_slice == turns.SLICE_FRAMES
+        await turn()
+        assert queue.first_slice == large
+
+    asyncio.run(scenario())
+
+
+def test_what_there_is_to_say_between_slices_is_written_together_and_all_of_it_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "FIRST_SLICE_FRAMES", turns.SLICE_FRAMES)
+
+    async def scenario() -> None:
+        writes: list[int] = []
+
+        class Counting(Wire):
+            def write(self, data: bytes) -> None:
+                writes.append(len(data))
+                super().write(data)
+
+        wire = Counting()
+        connection = Connection(ServedCalls(lambda *_: b"", Health()), 100, 100, set(), lambda: None)
+        connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
+        connection.data_received(PREFACE + http2_frame(4, 0, 0, b"") + requests(60))
+        before = len(writes)
+        while connection.streams or not wire.reading:
+            await turn()
+        slices = 60 // (turns.SLICE_FRAMES // 2)
+        assert 0 < len(writes) - before <= slices // 3
+
+    asyncio.run(scenario())

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -258,5 +259,76 @@ def test_a_need_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         (call,) = world.calls(1)
         assert await call == Reason.SIGNING_KEYS_UNAVAILABLE.value.encode()
         assert len(world.tried) == module.MAX_NEEDS
+
+    run(monkeypatch, scenario)
+
+
+def test_who_has_left_leaves_nothing_behind_while_the_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Facts:
+        """What is known of a request."""
+
+    async def scenario(world: World) -> None:
+        facts = Facts()
+        gone = weakref.ref(facts)
+        call = world.waiting.wait(cast("RequestFacts", facts), NEED, None, said, failed)
+        others = world.calls(1)
+        await turns(2)
+        del facts
+        assert gone() is not None
+        call.cancel()
+        await turns(2)
+        assert gone() is None
+        world.come.set()
+        assert await others[0] == OK
+
+    run(monkeypatch, scenario)
+
+
+def test_many_whose_time_is_up_at_once_are_denied_a_few_at_a_time_and_before_those_who_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "margin", lambda _: 0.0)
+
+    async def scenario(world: World) -> None:
+        order: list[str] = []
+
+        def answer(decision: Decision) -> bytes:
+            order.append(decision.reason.value)
+            return said(decision)
+
+        def calls(count: int, need: Need, deadline: float | None) -> list["asyncio.Future[bytes]"]:
+            return [world.waiting.wait(FACTS, need, deadline, answer, failed) for _ in range(count)]
+
+        late = calls(3 * RESUMED_AT_ONCE, KeysNeeded("partner", None), time.monotonic())
+        on_time = calls(3 * RESUMED_AT_ONCE, NEED, None)
+        await asyncio.sleep(0.02)
+        assert [await call for call in late] == [Reason.DEADLINE_EXCEEDED.value.encode()] * len(late)
+        world.come.set()
+        await asyncio.gather(*on_time)
+        assert order == [Reason.DEADLINE_EXCEEDED.value] * len(late) + [Reason.OK.value] * len(on_time)
+
+    run(monkeypatch, scenario)
+
+
+def test_who_can_be_decided_when_the_time_is_up_is_decided_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        order: list[int] = []
+
+        def answer(number: int) -> Callable[[Decision], bytes]:
+            def remember(decision: Decision) -> bytes:
+                order.append(number)
+                return said(decision)
+
+            return remember
+
+        calls = [world.waiting.wait(FACTS, NEED, None, answer(number), failed) for number in range(20)]
+        await turns(2)
+        world.come.set()
+        while not order:
+            await turns(1)
+        last = next(reversed(world.waiting._ready))
+        world.waiting._hurry(last)
+        assert await asyncio.gather(*calls) == [OK] * 20
+        assert order.index(19) < 2 * RESUMED_AT_ONCE
 
     run(monkeypatch, scenario)
