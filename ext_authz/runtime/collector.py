@@ -1,13 +1,11 @@
-"""When Python's cyclic collector may hold up requests: shortly, and never for what is here to stay.
+"""When Python's cyclic collector may hold up requests: hardly ever, as there is hardly anything for it to find.
 
 Left alone it looks over everything that lives each time a quarter has been added: 100 ms with 100,000 cached tokens, in which
-nobody is answered, and 8 ms in the middle of a thousand requests that wait for a key. What decisions are made of has no
-cycles and goes when its last reference goes, so there is little for the collector to find:
-
-- What is new is looked over ten times a second and then set aside (`gc.freeze`), which means that it is not looked at again;
-  it still goes with its last reference. When very much is new, it is set aside unseen.
-- A cycle that was set aside and ended later is found when everything is looked over: once an hour, or as soon as the
-  process has grown by more than the requests that may wait at once, and most of a full token cache, take.
+nobody is answered, and 8 ms in the middle of a thousand requests that wait for a key. What decisions are made of, snapshots
+and connections have no cycles and go when their last reference goes. So what is new is set aside ten times a second
+(`gc.freeze`), which costs nothing: it is not looked at, and still goes with its last reference. Cycles that there may be
+all the same are found when everything is looked over: once an hour, or as soon as the process has grown by more than the
+requests that may wait at once, and most of a full token cache, take.
 """
 
 import asyncio
@@ -21,13 +19,6 @@ from pathlib import Path
 __all__ = ["Collector", "resident_bytes", "without_collector"]
 
 TICK_SECONDS = 0.1
-
-FEW_OBJECTS = 500
-"""New ones that are not worth a look yet."""
-
-MANY_OBJECTS = 1_500
-"""New ones that are too many for a look, which takes up to 0.4 µs for each: about what 50 requests are while they wait for
-a key."""
 
 WHOLE_SECONDS = 3_600.0
 GROWTH_BYTES = 134_217_728
@@ -75,14 +66,8 @@ class Collector:
         if self._is_whole_due(now):
             gc.unfreeze()
             gc.collect()
-            gc.freeze()
             self._looked_at, self._size = now, self._resident()
-            return
-        new = gc.get_count()[0]
-        if new >= FEW_OBJECTS:
-            if new <= MANY_OBJECTS:
-                gc.collect(0)
-            gc.freeze()
+        gc.freeze()
 
     def _is_whole_due(self, now: float) -> bool:
         if now - self._looked_at >= WHOLE_SECONDS:

@@ -20,10 +20,10 @@ SLICE_FRAMES = 8
 things does not make the pieces smaller and with that itself still busier.
 """
 
-FRAMES_OF_A_WAIT = 14
-"""What a request that has to wait counts besides its own frames, so that the first slice takes four of those and each
-after it one. To find out what it lacks costs as much as to answer two others, and is done again when that has come. There
-is no answer to be written meanwhile, so a piece of one costs little more than a turn of the loop."""
+FRAMES_OF_A_WAIT = 30
+"""What a request that has to wait counts besides its own frames: the first slice takes two of those and each after it one.
+To find out what it lacks costs as much as to answer two others, and is done again when that has come. There is no answer
+to be written meanwhile, so a piece of one costs little more than a turn of the loop."""
 
 Work: TypeAlias = Callable[[], bool]
 """Does a slice and says whether there is more. Must not raise."""
