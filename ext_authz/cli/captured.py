@@ -1,6 +1,7 @@
 """A captured CheckRequest as a file: protobuf JSON, and beside `attributes` the metadata of the call, for `check` and `doctor`."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ __all__ = ["LEFT_OUT", "read_captured", "written"]
 
 LEFT_OUT = "[left out]"
 _CREDENTIALS = frozenset({"authorization", "cookie", "dpop", "proxy-authorization"})
+# wherever else it stands: a JWT begins with the base64url of `{"`; RFC 6750 §2.3 for the query
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)+|(?i:(?<=access_token=)[^&#]+)")
 
 
 def read_captured(source: str) -> tuple[bytes, dict[str, str]]:
@@ -50,20 +53,25 @@ def written(message: bytes, metadata: Mapping[str, str], *, credentials: bool) -
     request = CheckRequest.FromString(message)
     if not credentials:
         _leave_out(request)
-        metadata = {key: LEFT_OUT if key in _CREDENTIALS else value for key, value in metadata.items()}
+        metadata = {key: _shown(key, value) for key, value in metadata.items()}
     content = json_format.MessageToDict(request, preserving_proto_field_name=True)
-    return json.dumps({**content, "metadata": dict(metadata)}, indent=2, ensure_ascii=False)
+    return json.dumps({**content, "metadata": dict(metadata)}, indent=2)
 
 
 def _leave_out(request: CheckRequest) -> None:
     http = request.attributes.request.http
     # a copy: a map of protobuf that is written to loses its place, and with it a header
-    for key in tuple(http.headers):
-        if key.lower() in _CREDENTIALS:
-            http.headers[key] = LEFT_OUT
+    for key, value in tuple(http.headers.items()):
+        http.headers[key] = _shown(key, value)
     for header in http.header_map.headers:
-        if header.key.lower() in _CREDENTIALS:
-            header.raw_value = LEFT_OUT.encode()
-            header.value = ""
+        # a value that is no text is shown as it is, and is no token
+        if header.key.lower() in _CREDENTIALS or _TOKEN.search(header.raw_value.decode("latin-1")):
+            header.raw_value = _shown(header.key, header.raw_value.decode("latin-1")).encode("latin-1")
+        header.value = _shown(header.key, header.value) if header.value else ""
+    http.path = _TOKEN.sub(LEFT_OUT, http.path)
     http.ClearField("body")
     http.ClearField("raw_body")
+
+
+def _shown(name: str, value: str) -> str:
+    return LEFT_OUT if name.lower() in _CREDENTIALS else _TOKEN.sub(LEFT_OUT, value)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,37 @@ def test_no_credential_is_overlooked_wherever_the_map_of_headers_has_it() -> Non
         headers = printed["attributes"]["request"]["http"]["headers"]
         assert {headers[name] for name, _ in SECRETS} == {LEFT_OUT}
         assert {headers[name] for name, _ in others} <= {"kept"}
+
+
+@pytest.mark.parametrize("kind", ["headers", "raw_headers"])
+def test_a_token_is_left_out_wherever_it_stands(kind: str) -> None:
+    token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJzZXNhbWUifQ.c2VzYW1l"
+    fields = (("x-forwarded-access-token", token), ("x-both", f"first {token}, last"), ("x-kept", "eyJ is no token"))
+    path = f"/orders/{token}?Access_Token=sesame&page=2"
+    request = check_request(path=path, **{kind: fields})
+    text = written(request, {"x-token": token}, credentials=False)
+    assert token not in text
+    assert "sesame" not in text
+    printed = json.loads(text)
+    http = printed["attributes"]["request"]["http"]
+    assert http["path"] == f"/orders/{LEFT_OUT}?Access_Token={LEFT_OUT}&page=2"
+    assert printed["metadata"] == {"x-token": LEFT_OUT}
+    shown = {
+        "x-forwarded-access-token": LEFT_OUT,
+        "x-both": f"first {LEFT_OUT}, last",
+        "x-kept": "eyJ is no token",
+        ":path": http["path"],
+    }
+    if kind == "headers":
+        assert http["headers"].items() >= shown.items()
+    else:
+        raw = {header["key"]: b64decode(header["raw_value"]).decode() for header in http["header_map"]["headers"]}
+        assert raw.items() >= shown.items()
+
+
+def test_what_is_printed_can_do_nothing_to_a_terminal() -> None:
+    text = written(check_request(headers=(("x-odd", "\x9b31m\u202e"),)), {}, credentials=False)
+    assert text.isascii()
 
 
 def test_credentials_are_printed_for_who_asks_for_them() -> None:
