@@ -4,7 +4,7 @@ import pytest
 from support.pki import authority, self_signed, xfcc
 
 from ext_authz.errors import Reason, Refusal
-from ext_authz.evidence.xfcc import MAX_XFCC_ELEMENTS, MAX_XFCC_LENGTH, XfccElement, parse_xfcc
+from ext_authz.evidence.xfcc import MAX_XFCC_ELEMENTS, MAX_XFCC_LENGTH, MAX_XFCC_PAIRS, XfccElement, parse_xfcc
 
 HASH = "468ed33be74eee6556d90c0149c1309e9ba61d6425303443c0748a02dd8de688"
 
@@ -145,3 +145,9 @@ def test_a_header_has_a_greatest_length() -> None:
 def test_a_header_has_a_greatest_number_of_elements() -> None:
     assert len(parse_xfcc(",".join(["By=a"] * MAX_XFCC_ELEMENTS))) == MAX_XFCC_ELEMENTS
     assert reason_for(",".join(["By=a"] * (MAX_XFCC_ELEMENTS + 1))) is Reason.XFCC_MALFORMED
+
+
+def test_a_header_has_a_greatest_number_of_pairs_in_all_elements_together() -> None:
+    half = ";".join(["DNS=a"] * (MAX_XFCC_PAIRS // 2))
+    assert len(parse_xfcc(f"{half},{half}")) == 2
+    assert reason_for(f"{half},{half};DNS=a") is Reason.XFCC_MALFORMED
