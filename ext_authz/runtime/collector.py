@@ -6,6 +6,9 @@ and connections have no cycles and go when their last reference goes. So what is
 (`gc.freeze`), which costs nothing: it is not looked at, and still goes with its last reference. Cycles that there may be
 all the same are found when everything is looked over: once an hour, or as soon as the process has grown by more than the
 requests that may wait at once, and most of a full token cache, take.
+
+That is so with the transport `h2`. gRPC's library leaves cycles behind at each call, so with `grpcio` Python collects by
+itself, and its pauses are part of what `h2` is faster by.
 """
 
 import asyncio

@@ -120,11 +120,14 @@ class Server:
             loop.add_signal_handler(number, self._stop_or_exit, number)
         assembly, watch = await asyncio.to_thread(assemble_watched, self._path)
         handler = start_server_log(self._sink, assembly.configuration.log.level)
-        collecting = asyncio.create_task(Collector().run())
+        # gRPC's library makes cycles for each call
+        by_itself = assembly.configuration.listener.transport == "grpcio"
+        collecting = None if by_itself else asyncio.create_task(Collector().run())
         try:
             await self._start(assembly, watch)
         finally:
-            collecting.cancel()
+            if collecting is not None:
+                collecting.cancel()
             logging.getLogger().removeHandler(handler)
 
     async def _start(self, assembly: Assembly, watch: FileWatch) -> None:

@@ -5,11 +5,14 @@ import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from support.raw_h2 import PREFACE, http2_frame
 
 from ext_authz.runtime import collector as module
+from ext_authz.runtime import server
 from ext_authz.runtime.collector import (
     GROWTH_BYTES,
     GROWTH_SECONDS,
@@ -23,6 +26,7 @@ from ext_authz.runtime.collector import (
 from ext_authz.runtime.h2_calls import ServedCalls
 from ext_authz.runtime.h2_connection import Connection
 from ext_authz.runtime.health import Health
+from ext_authz.telemetry.line_sink import LineSink
 
 
 class Cycle:
@@ -184,3 +188,23 @@ def test_a_connection_that_has_ended_goes_without_the_collector() -> None:
     found = weakref.ref(connection)
     del connection
     assert found() is None
+
+
+@pytest.mark.parametrize(("transport", "collected"), [("h2", True), ("grpcio", False)])
+def test_where_each_call_leaves_cycles_behind_python_collects_by_itself(
+    monkeypatch: pytest.MonkeyPatch, transport: str, collected: bool
+) -> None:
+    listener, log = SimpleNamespace(transport=transport), SimpleNamespace(level="info")
+    assembly = SimpleNamespace(configuration=SimpleNamespace(listener=listener, log=log))
+    thresholds: list[tuple[int, int, int]] = []
+
+    async def start(*_: object) -> None:
+        await asyncio.sleep(0)
+        thresholds.append(gc.get_threshold())
+
+    monkeypatch.setattr(server, "assemble_watched", lambda _: (assembly, None))
+    monkeypatch.setattr(server.Server, "_start", start)
+    before = gc.get_threshold()
+    asyncio.run(server.Server("unread", cast("LineSink", None)).run())
+    assert thresholds == [THRESHOLDS if collected else before]
+    assert gc.get_threshold() == before
