@@ -7,8 +7,8 @@ and connections have no cycles and go when their last reference goes. So what is
 all the same are found when everything is looked over: once an hour, or as soon as the process has grown by more than the
 requests that may wait at once, and most of a full token cache, take.
 
-That is so with the transport `h2`. gRPC's library leaves cycles behind at each call, so with `grpcio` Python collects by
-itself, and its pauses are part of what `h2` is faster by.
+That is so with the transport `h2` on uvloop. gRPC's library leaves cycles behind at each call, and asyncio's own loop at
+handshakes that fail; with these Python collects by itself.
 """
 
 import asyncio
@@ -18,8 +18,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
-__all__ = ["Collector", "resident_bytes", "without_collector"]
+__all__ = ["Collector", "leaves_no_cycles", "resident_bytes", "without_collector"]
 
 TICK_SECONDS = 0.1
 
@@ -33,7 +34,13 @@ THRESHOLDS = (100_000, 20, 100)
 
 
 class Collector:
-    """Does the collector's work on the event loop; one per process."""
+    """Does the collector's work on the event loop; one per process.
+
+    Attributes:
+        is_at_work: of any.
+    """
+
+    is_at_work: ClassVar[bool] = False
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, resident: Callable[[], int | None] | None = None
@@ -53,11 +60,13 @@ class Collector:
         """Until cancelled; then Python collects by itself again."""
         before = gc.get_threshold()
         gc.set_threshold(*THRESHOLDS)
+        Collector.is_at_work = True
         try:
             while True:
                 await asyncio.sleep(TICK_SECONDS)
                 self.tick()
         finally:
+            Collector.is_at_work = False
             gc.set_threshold(*before)
 
     def tick(self) -> None:
@@ -81,6 +90,11 @@ class Collector:
         return (self._resident() or 0) >= self._size + GROWTH_BYTES
 
 
+def leaves_no_cycles(transport: str) -> bool:
+    """Whether connections and calls of `transport` on the running loop go with their last reference."""
+    return transport == "h2" and type(asyncio.get_running_loop()).__module__.partition(".")[0] == "uvloop"
+
+
 def resident_bytes() -> int | None:
     """Of this process; None where there is no /proc."""
     try:
@@ -91,7 +105,10 @@ def resident_bytes() -> int | None:
 
 @contextlib.contextmanager
 def without_collector() -> Iterator[None]:
-    """For loading what is to stay: it would be looked over again and again while it grows, and is set aside in the end."""
+    """For loading what is to stay: it would be looked over again and again while it grows.
+
+    Where a `Collector` is at work it is set aside in the end, as that would do.
+    """
     if not gc.isenabled():
         yield
         return
@@ -99,5 +116,6 @@ def without_collector() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if Collector.is_at_work:
+            gc.freeze()
         gc.enable()

@@ -13,8 +13,8 @@ from ext_authz.runtime.turns import SLICE_FRAMES, Turns
 __all__ = ["Intake"]
 
 
-HELD_PIECES = 16
-"""Of what there is to say between two slices, about as many answers: one write for each slice would be a third of its cost."""
+HELD_SLICES = 4
+"""What there is to say is written after so many slices together: a write for each would be a third of its cost."""
 
 
 class Intake(Answers, ABC):
@@ -29,6 +29,8 @@ class Intake(Answers, ABC):
         self._taken = 0
         # frames that this slice may still take
         self._allowance = 0
+        # slices since something was written
+        self._held = 0
         # requests that have come wait for their turn, so no more are read
         self._behind = False
         self._client_reads = True
@@ -81,7 +83,8 @@ class Intake(Answers, ABC):
         self._allowance -= frames
 
     def _go_on(self) -> bool:
-        if self._transport is not None and self._take(SLICE_FRAMES, hold=len(self._out) < HELD_PIECES):
+        self._held = (self._held + 1) % HELD_SLICES
+        if self._transport is not None and self._take(SLICE_FRAMES, hold=self._held != 0):
             return True
         self._behind = False
         self._read_again()

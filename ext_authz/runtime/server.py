@@ -1,6 +1,7 @@
 """The whole server: starts the parts, connects them, and takes them down in order."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from ext_authz import __version__
 from ext_authz.config.settings import Configuration
 from ext_authz.runtime.admin import AdminServer, Readiness
 from ext_authz.runtime.assembly import Assembly, assemble_watched
-from ext_authz.runtime.collector import Collector
+from ext_authz.runtime.collector import Collector, leaves_no_cycles
 from ext_authz.runtime.deciding import Deciding
 from ext_authz.runtime.reload import InForce, Reloader
 from ext_authz.runtime.tls import ServerCertificates
@@ -120,9 +121,10 @@ class Server:
             loop.add_signal_handler(number, self._stop_or_exit, number)
         assembly, watch = await asyncio.to_thread(assemble_watched, self._path)
         handler = start_server_log(self._sink, assembly.configuration.log.level)
-        # gRPC's library makes cycles for each call
-        by_itself = assembly.configuration.listener.transport == "grpcio"
-        collecting = None if by_itself else asyncio.create_task(Collector().run())
+        # what was imported and read is here to stay: the collector would look it all over while requests wait
+        gc.freeze()
+        rarely = leaves_no_cycles(assembly.configuration.listener.transport)
+        collecting = asyncio.create_task(Collector().run()) if rarely else None
         try:
             await self._start(assembly, watch)
         finally:

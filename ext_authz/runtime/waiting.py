@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -37,6 +37,10 @@ MAX_WAITING = 4_096
 
 RESUMED_AT_ONCE = 2
 """Decisions of those who waited, in one turn of the event loop: about a tenth of a millisecond."""
+
+LATE_AT_ONCE = 16
+"""Denials of those whose time is up: they have only the margin left, and a call that gets no answer in time leaves the
+decision to Envoy's `failure_mode_allow`."""
 
 LONGEST_FETCH_SECONDS = 3_600.0
 """Longer than any fetch may take by configuration; each call has a deadline of its own."""
@@ -87,7 +91,7 @@ class _Call:
         need: what it waits for.
         unmet: what has been tried for it.
         tries: how often.
-        is_late: its time is up, and it was not tried yet what it waits for.
+        is_late: its time is up.
         answer: makes the answer of a decision.
         fail: makes the answer when there is no decision.
         answered: done when it is, or when nobody waits for it any more.
@@ -113,6 +117,9 @@ class _Call:
         self.fail = fail
         self.answered = answered
         self.timer: asyncio.TimerHandle | None = None
+
+
+_Step: TypeAlias = Callable[[_Call], Decision | None]
 
 
 class Waiting:
@@ -149,6 +156,8 @@ class Waiting:
         self._tried: dict[str, _Waiters] = {}
         self._trying: set[asyncio.Task[None]] = set()
         self._ready: _Waiters = OrderedDict()
+        # those whose time is up, before all others; each with what makes its decision
+        self._overdue: OrderedDict[_Call, _Step] = OrderedDict()
         self._turns = Turns()
         self._is_resuming = False
 
@@ -184,21 +193,27 @@ class Waiting:
         if call.timer is not None:
             call.timer.cancel()
         self._ready.pop(call, None)
+        self._overdue.pop(call, None)
         if (waiters := self._tried.get(call.need.issuer_name)) is not None:
             waiters.pop(call, None)
 
     def _hurry(self, call: _Call) -> None:
-        """Its time is up: it goes on before all others, as one whose need was not fulfilled if that is so."""
-        if call not in self._ready:
-            call.is_late = True
-            waiters = self._tried.get(call.need.issuer_name)
-            if waiters is not None:
+        """Its time is up: it is decided now, as one whose need was not fulfilled unless it has been tried."""
+        call.is_late = True
+        if call in self._ready:
+            del self._ready[call]
+            self._overdue[call] = self._decided
+        else:
+            if (waiters := self._tried.get(call.need.issuer_name)) is not None:
                 waiters.pop(call, None)
-            self._go_on({call: None})
-        self._ready.move_to_end(call, last=False)
+            self._overdue[call] = self._late
+        self._go_on()
 
-    def _attempt(self, call: _Call, step: Callable[[_Call], Decision | None]) -> None:
+    def _attempt(self, call: _Call, step: _Step) -> None:
         """Answer with the decision of `step`, if it makes one. Whatever goes wrong on the way is a denial as well."""
+        if call.answered.done():
+            # cancelled by its client in this turn
+            return
         try:
             decision = step(call)
             if decision is None:
@@ -218,6 +233,8 @@ class Waiting:
         if not isinstance(outcome, Need):
             return outcome
         call.need = outcome
+        if call.is_late:
+            return self._late(call)
         if call.tries < MAX_NEEDS:
             self._try_for(call)
             return None
@@ -245,24 +262,29 @@ class Waiting:
             _logger.exception("keys could not be tried")
         finally:
             del self._tried[need.issuer_name]
-            self._go_on(waiters)
+            self._ready.update(waiters)
+            self._go_on()
 
-    def _go_on(self, calls: Mapping[_Call, None]) -> None:
-        self._ready.update(calls)
-        if self._ready and not self._is_resuming:
+    def _go_on(self) -> None:
+        if not self._is_resuming:
             self._is_resuming = True
             self._turns.add(self._resume)
 
     def _resume(self) -> bool:
         """Let the next few go on; whether others are left."""
-        resumed = 0
-        while self._ready and resumed < RESUMED_AT_ONCE:
-            call, _ = self._ready.popitem(last=False)
-            # done: cancelled by its client in this turn
-            if not call.answered.done():
-                self._attempt(call, self._late if call.is_late else self._decided)
-                resumed += 1
-        self._is_resuming = bool(self._ready)
+        try:
+            if self._overdue:
+                for _ in range(min(LATE_AT_ONCE, len(self._overdue))):
+                    self._attempt(*self._overdue.popitem(last=False))
+            else:
+                for _ in range(min(RESUMED_AT_ONCE, len(self._ready))):
+                    self._attempt(self._ready.popitem(last=False)[0], self._decided)
+        except BaseException:
+            # it ends the loop, or this turn: the others go on as long as there are any turns
+            self._is_resuming = False
+            self._go_on()
+            raise
+        self._is_resuming = bool(self._ready or self._overdue)
         return self._is_resuming
 
     def _give_up(self, reason: Reason, call: _Call) -> Deny:

@@ -18,7 +18,7 @@ import orjson
 from ext_authz.config.settings import ListenerSettings, TelemetrySettings
 from ext_authz.errors import ExtAuthzError
 from ext_authz.runtime.active import Prepared
-from ext_authz.runtime.collector import Collector
+from ext_authz.runtime.collector import Collector, leaves_no_cycles
 from ext_authz.runtime.deciding import Deciding
 from ext_authz.runtime.event_loop import run_on_best_loop
 from ext_authz.runtime.h2_transport import H2Transport
@@ -105,12 +105,14 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, self._leave_by_myself)
         handler = start_server_log(self._sink, "info")
-        collecting = asyncio.create_task(Collector().run())
+        # workers speak `h2` only
+        collecting = asyncio.create_task(Collector().run()) if leaves_no_cycles("h2") else None
         try:
             await self._ending.wait()
             await self._end()
         finally:
-            collecting.cancel()
+            if collecting is not None:
+                collecting.cancel()
             logging.getLogger().removeHandler(handler)
         return self._code
 

@@ -124,13 +124,15 @@ def test_a_system_that_does_not_say_its_memory_looks_everything_over_in_an_hour(
     assert stays
 
 
-def test_nothing_is_looked_at_while_something_is_loaded_and_what_was_loaded_is_set_aside() -> None:
+@pytest.mark.parametrize("is_at_work", [True, False])
+def test_nothing_is_looked_at_while_something_is_loaded(monkeypatch: pytest.MonkeyPatch, is_at_work: bool) -> None:
+    monkeypatch.setattr(Collector, "is_at_work", is_at_work)
     world = World()
     with without_collector():
         stays = kept(1_000)
         world.tick(WHOLE_SECONDS)
         assert is_looked_at(stays)
-    assert not is_looked_at(stays)
+    assert is_looked_at(stays) is not is_at_work
     assert gc.isenabled()
 
 
@@ -190,10 +192,14 @@ def test_a_connection_that_has_ended_goes_without_the_collector() -> None:
     assert found() is None
 
 
-@pytest.mark.parametrize(("transport", "collected"), [("h2", True), ("grpcio", False)])
-def test_where_each_call_leaves_cycles_behind_python_collects_by_itself(
-    monkeypatch: pytest.MonkeyPatch, transport: str, collected: bool
+@pytest.mark.parametrize(
+    ("transport", "loop", "collected"),
+    [("h2", "uvloop", True), ("grpcio", "uvloop", False), ("h2", "asyncio", False)],
+)
+def test_where_calls_or_connections_leave_cycles_behind_python_collects_by_itself(
+    monkeypatch: pytest.MonkeyPatch, transport: str, loop: str, collected: bool
 ) -> None:
+    factory = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     listener, log = SimpleNamespace(transport=transport), SimpleNamespace(level="info")
     assembly = SimpleNamespace(configuration=SimpleNamespace(listener=listener, log=log))
     thresholds: list[tuple[int, int, int]] = []
@@ -205,6 +211,8 @@ def test_where_each_call_leaves_cycles_behind_python_collects_by_itself(
     monkeypatch.setattr(server, "assemble_watched", lambda _: (assembly, None))
     monkeypatch.setattr(server.Server, "_start", start)
     before = gc.get_threshold()
-    asyncio.run(server.Server("unread", cast("LineSink", None)).run())
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(server.Server("unread", cast("LineSink", None)).run())
     assert thresholds == [THRESHOLDS if collected else before]
     assert gc.get_threshold() == before
+    assert not Collector.is_at_work

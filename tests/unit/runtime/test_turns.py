@@ -275,3 +275,33 @@ def test_what_there_is_to_say_between_slices_is_written_together_and_all_of_it_i
         assert 0 < len(writes) - before <= slices // 3
 
     asyncio.run(scenario())
+
+
+def test_what_is_said_waits_for_a_few_slices_at_most_whatever_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "FIRST_SLICE_FRAMES", 2)
+    monkeypatch.setattr(h2_intake, "SLICE_FRAMES", 2)
+
+    async def scenario() -> None:
+        never = asyncio.Event()
+
+        async def wait(request: bytes) -> bytes:
+            await never.wait()
+            return request
+
+        def check(request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes | Awaitable[bytes]:  # noqa: ARG001 - a CheckCall
+            return b"warm" if request == b"2" else wait(request)
+
+        wire = Wire()
+        connection = Connection(ServedCalls(check, Health()), 100, 100, set(), lambda: None)
+        connection.connection_made(wire)  # type: ignore[arg-type]  # all that is used of a transport
+        connection.data_received(PREFACE + http2_frame(4, 0, 0, b"") + requests(60))
+        for _ in range(3 + h2_intake.HELD_SLICES):
+            await turn()
+            if b"warm" in wire.sent:
+                break
+        assert b"warm" in wire.sent
+        assert len(connection.streams) < 59, "the others have not come yet"
+        connection.connection_lost(None)
+        await turn()
+
+    asyncio.run(scenario())

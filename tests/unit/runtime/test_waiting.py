@@ -4,6 +4,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from ext_authz.errors import Reason
 from ext_authz.facts import RequestFacts
 from ext_authz.need import KeysNeeded, Need
 from ext_authz.runtime import waiting as module
-from ext_authz.runtime.waiting import RESUMED_AT_ONCE, Waiting
+from ext_authz.runtime.waiting import LATE_AT_ONCE, RESUMED_AT_ONCE, Waiting
 
 FACTS = cast("RequestFacts", None)
 NEED = KeysNeeded("corp", "k1")
@@ -284,28 +285,77 @@ def test_who_has_left_leaves_nothing_behind_while_the_others_wait(monkeypatch: p
     run(monkeypatch, scenario)
 
 
-def test_many_whose_time_is_up_at_once_are_denied_a_few_at_a_time_and_before_those_who_go_on(
+def test_many_whose_time_is_up_at_once_are_denied_in_order_and_before_those_who_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "margin", lambda _: 0.0)
 
     async def scenario(world: World) -> None:
-        order: list[str] = []
+        order: list[tuple[str, int]] = []
 
-        def answer(decision: Decision) -> bytes:
-            order.append(decision.reason.value)
+        def answer(number: int, decision: Decision) -> bytes:
+            order.append((decision.reason.value, number))
             return said(decision)
 
         def calls(count: int, need: Need, deadline: float | None) -> list["asyncio.Future[bytes]"]:
-            return [world.waiting.wait(FACTS, need, deadline, answer, failed) for _ in range(count)]
+            answers = [partial(answer, number) for number in range(count)]
+            return [world.waiting.wait(FACTS, need, deadline, one, failed) for one in answers]
 
-        late = calls(3 * RESUMED_AT_ONCE, KeysNeeded("partner", None), time.monotonic())
-        on_time = calls(3 * RESUMED_AT_ONCE, NEED, None)
-        await asyncio.sleep(0.02)
-        assert [await call for call in late] == [Reason.DEADLINE_EXCEEDED.value.encode()] * len(late)
+        count = 3 * LATE_AT_ONCE
+        on_time = calls(count, NEED, None)
+        await turns(2)
         world.come.set()
+        while not order:
+            await turns(1)
+        world.come.clear()
+        begun = len(order)
+        late = calls(count, KeysNeeded("partner", None), time.monotonic() - 1.0)
+        # their timers are due, and all of them ring in the next turn
+        await asyncio.gather(*late)
+        denied = [number for reason, number in order if reason == Reason.DEADLINE_EXCEEDED.value]
+        assert denied == list(range(count))
+        assert len(order) - begun - count <= 4 * RESUMED_AT_ONCE
         await asyncio.gather(*on_time)
-        assert order == [Reason.DEADLINE_EXCEEDED.value] * len(late) + [Reason.OK.value] * len(on_time)
+        assert len(order) == 2 * count
+        world.come.set()
+
+    run(monkeypatch, scenario)
+
+
+def test_who_lacks_something_else_when_the_time_is_up_does_not_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        world.lacking.append(KeysNeeded("corp", "k2"))
+        calls = world.calls(20)
+        await turns(2)
+        world.come.set()
+        while world.decided == 0:
+            await turns(1)
+        world.come.clear()
+        last = next(reversed(world.waiting._ready))
+        world.waiting._hurry(last)  # what its timer does
+        assert await calls[-1] == Reason.DEADLINE_EXCEEDED.value.encode()
+        for call in calls:
+            call.cancel()
+        world.come.set()
+
+    run(monkeypatch, scenario)
+
+
+def test_one_that_ends_the_loop_does_not_keep_the_others_from_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World) -> None:
+        def authorize(*arguments: Any) -> Decision | Need:
+            if world.decided == 0:
+                world.decided += 1
+                raise asyncio.CancelledError
+            return world.authorize(*arguments)
+
+        monkeypatch.setattr(module, "authorize", authorize)
+        world.come.set()
+        _, *others = world.calls(2 + RESUMED_AT_ONCE)
+        await turns(10)
+        more = world.calls(1)
+        assert await asyncio.wait_for(more[0], 5) == OK
+        assert await asyncio.wait_for(asyncio.gather(*others), 5) == [OK] * len(others)
 
     run(monkeypatch, scenario)
 
@@ -327,7 +377,7 @@ def test_who_can_be_decided_when_the_time_is_up_is_decided_first(monkeypatch: py
         while not order:
             await turns(1)
         last = next(reversed(world.waiting._ready))
-        world.waiting._hurry(last)
+        world.waiting._hurry(last)  # what its timer does
         assert await asyncio.gather(*calls) == [OK] * 20
         assert order.index(19) < 2 * RESUMED_AT_ONCE
 
