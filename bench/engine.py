@@ -24,6 +24,7 @@ from support.tokens import signing_key
 
 from bench import workload
 from bench.figures import Effort, Report, say
+from bench.stages import stages
 from bench.timing import time_batches
 from ext_authz.authorizer import authorize
 from ext_authz.need import Need
@@ -238,8 +239,6 @@ class _NoKeys:
 
 def profile(effort: Effort) -> Mapping[str, float]:
     """Microseconds of each stage, measured alone on the values that the stage before it made."""
-    from bench.stages import stages  # noqa: PLC0415 - only this needs it
-
     with tempfile.TemporaryDirectory() as folder:
         table = workload.routes(ROUTE_COUNTS[0])
         snapshot = workload.snapshot_of(workload.deployment(Path(folder), table))

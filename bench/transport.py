@@ -1,4 +1,4 @@
-"""Checks per second of both transports on one core: `python bench/transport.py`; takes half a minute.
+"""Checks per second of both transports on one core: `python -m bench.transport`; takes half a minute.
 
 Needs `h2load` (Debian: nghttp2-client). The server has one core and h2load another, where the machine has two. `empty`
 answers every call with the same prepared bytes. `decision` parses the request, verifies token, certificate and binding
@@ -10,30 +10,25 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from support.check_requests import check_request
+from support.deployment import BILLING, CALLER, Deployment, bound_token
+from support.tokens import NOW
 
-from support.check_requests import check_request  # noqa: E402 - found by the path above
-from support.deployment import BILLING, CALLER, Deployment, bound_token  # noqa: E402 - as above
-from support.tokens import NOW  # noqa: E402 - as above
-
-from ext_authz.authorizer import authorize  # noqa: E402 - as above
-from ext_authz.config.settings import ListenerSettings  # noqa: E402 - as above
-from ext_authz.decision import Allow  # noqa: E402 - as above
-from ext_authz.runtime.event_loop import loop_factory  # noqa: E402 - as above
-from ext_authz.runtime.grpc_frame import frame  # noqa: E402 - as above
-from ext_authz.runtime.health import Health  # noqa: E402 - as above
-from ext_authz.runtime.transport import CHECK_METHOD  # noqa: E402 - as above
-from ext_authz.runtime.transport_choice import transport_named  # noqa: E402 - as above
-from ext_authz.wire.check_request import parse_check_request  # noqa: E402 - as above
-from ext_authz.wire.check_response import serialize  # noqa: E402 - as above
+from ext_authz.authorizer import authorize
+from ext_authz.config.settings import ListenerSettings
+from ext_authz.decision import Allow
+from ext_authz.runtime.event_loop import loop_factory
+from ext_authz.runtime.grpc_frame import frame
+from ext_authz.runtime.health import Health
+from ext_authz.runtime.transport import CHECK_METHOD, CheckCall
+from ext_authz.runtime.transport_choice import transport_named
+from ext_authz.wire.check_request import parse_check_request
+from ext_authz.wire.check_response import serialize
 
 CALLS = {"h2": 60_000, "grpcio": 8_000}
 SECONDS = 60
@@ -47,11 +42,11 @@ REQUEST = check_request(
 )
 
 
-def decide() -> Callable[[bytes, float | None], bytes]:
+def decide() -> CheckCall:
     """The core without the runtime around it."""
     snapshot = Deployment().snapshot
 
-    def check(request: bytes, _deadline: float | None, _traceparent: str | None = None) -> bytes:
+    def check(request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes:  # noqa: ARG001 - a CheckCall
         outcome = authorize(parse_check_request(request), snapshot, NOW)
         assert isinstance(outcome, Allow)
         return serialize(outcome)
@@ -59,10 +54,15 @@ def decide() -> Callable[[bytes, float | None], bytes]:
     return check
 
 
-def empty() -> Callable[[bytes, float | None], bytes]:
+def empty() -> CheckCall:
     """Nothing but the transport."""
     answer = decide()(REQUEST, None)
-    return lambda _request, _deadline: answer
+    assert isinstance(answer, bytes), "a decision from warm caches waits for nothing"
+
+    def check(request: bytes, deadline: float | None, traceparent: str | None = None) -> bytes:  # noqa: ARG001 - a CheckCall
+        return answer
+
+    return check
 
 
 HANDLERS = {"empty": empty, "decision": decide}
