@@ -10,7 +10,7 @@ How the two are kept comparable:
 
 - A ratio compares a scene with the quiet time right before it, at the same rate of the same warm requests, so that what
   else the machine does in that half minute hits both. The figure is the median of the rounds.
-- The server has its core to itself. Both clients are on another one, and the one whose latencies count goes before the
+- The server has its core to itself. Both clients and the issuer are on another one, and the one whose latencies count goes before the
   other there, where the system lets it. It is a process of its own: starting the other client and answering for the issuer
   hold up whoever shares an interpreter with them. So it measures the server's delays and not its own.
 - A latency begins when its request was due, so a server that stops for a while is charged for all that came meanwhile.
@@ -20,6 +20,7 @@ How the two are kept comparable:
   and cannot be put in slices; its figures stand beside.
 """
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ from bench.load import Load, run_load, verify_answers
 from bench.open_loop import open_loop
 from bench.serve import TRANSPORT_NAMES
 from bench.server import our_server, wait_for_check
+from bench.timing import cores, pinned
 from ext_authz.config.settings import ListenerSettings
 
 __all__ = ["run"]
@@ -116,16 +118,17 @@ def run(effort: Effort) -> Report:
 
 def _measure(report: Report, transport: str, effort: Effort) -> float:
     message = workload.request()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        _Rotating(signing_key("RS256")) as endpoint,
-        ProcessPoolExecutor(1, get_context("spawn")) as measuring,
-    ):
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with pinned(cores()[1]):
+            # its thread stays where it began
+            endpoint = stack.enter_context(_Rotating(signing_key("RS256")))
+            measuring = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
         issuer = {"name": "corp", "issuer": ISSUER, "audiences": [AUDIENCE], "algorithms": ["RS256", "ES256"]}
         issuers = [{**issuer, "keys": {"url": endpoint.url}}]
         fetch = {"unknown_key_cooldown_seconds": 0.5, "timeout_seconds": 5}
-        with our_server(transport, folder / "server", issuers=issuers, key_fetch=fetch) as address:
+        address = stack.enter_context(our_server(transport, folder / "server", issuers=issuers, key_fetch=fetch))
+        with pinned(cores()[1]):
             workload.check_allowed(wait_for_check(address, message))
             maximum = run_load(address, message, seconds=2.0).rate
             warm, cold = min(MAXIMUM_RATE, maximum * SHARE), min(MAXIMUM_RATE, maximum * SHARE)

@@ -24,7 +24,7 @@ OLDEST = "3.11.5"
 # what an image's build stage runs: the build backend, and the library that writes the SBOM
 BUILD = ("cyclonedx-python-lib", "hatchling")
 # of the extra `demo`; Envoy itself has an image of its own
-DEMO = "envoy-data-plane"
+DEMO = ("envoy-data-plane", "httpx")
 
 
 def resolve(*options: str, output: Path) -> None:

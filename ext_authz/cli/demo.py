@@ -57,7 +57,7 @@ def add_to(commands: "_SubParsersAction[argparse.ArgumentParser]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show everything; 0 when all is as expected."""
-    if not _is_installed("envoy", "envoy_data_plane"):
+    if not _is_installed("envoy", "envoy_data_plane", "httpx"):
         return Exit.USAGE
     # imported here, because Envoy's typed configuration takes half a second and an optional dependency
     from ext_authz.demo.run import demonstrate  # noqa: PLC0415
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    if not _is_installed("envoy_data_plane"):
+    if not _is_installed("envoy_data_plane", "httpx"):
         return Exit.USAGE
     from ext_authz.demo.layout import Placement, prepare  # noqa: PLC0415 - as in `run`
 
@@ -80,7 +80,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _scenarios(arguments: argparse.Namespace) -> int:
-    if not _is_installed("envoy_data_plane"):
+    if not _is_installed("envoy_data_plane", "httpx"):
         return Exit.USAGE
     from ext_authz.demo.stack import Stack  # noqa: PLC0415 - as in `run`
     from ext_authz.demo.table import run_table  # noqa: PLC0415 - as in `run`

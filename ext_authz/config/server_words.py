@@ -1,12 +1,12 @@
 """The words a server's configuration is written with: addresses, URLs, algorithms and token types."""
 
 import re
-from ipaddress import ip_address
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from ext_authz.config.http_url import parse_http_url
 from ext_authz.config.problem import shown
 from ext_authz.config.written import checked
 
@@ -54,13 +54,18 @@ Address: TypeAlias = Annotated[
 def _check_url(text: str) -> None:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in {"https", "http"} and bool(parts.hostname) and parts.port != 0
+        secret = parts.username is not None or bool(parts.fragment)
     except ValueError:
-        usable = False
-    if not usable or not text.isprintable() or " " in text:
-        raise ValueError(f"{shown(text)} is not an absolute URL; write it like `https://login.example.com/jwks`")
-    if parts.username is not None or parts.fragment:
+        secret = False
+    if secret:
         raise ValueError(f"{shown(text)} holds credentials or a fragment; write the URL without them")
+    try:
+        parse_http_url(text)
+    except ValueError:
+        raise ValueError(
+            f"{shown(text)} is not an absolute URL; write it like `https://login.example.com/jwks`"
+            + ("" if text.isascii() else ", a host in its `xn--` form and other characters percent-encoded")
+        ) from None
 
 
 HttpUrl: TypeAlias = Annotated[str, checked(_check_url), Field(json_schema_extra={"pattern": "^https?://.+$"})]
@@ -71,13 +76,7 @@ def is_plain_http(url: str) -> bool:
     if not url.startswith("http://"):
         return False
     try:
-        host = urlsplit(url).hostname or ""
-    except ValueError:
-        return True
-    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 §6.3
-        return False
-    try:
-        return not ip_address(host).is_loopback
+        return not parse_http_url(url).is_loopback
     except ValueError:
         return True
 

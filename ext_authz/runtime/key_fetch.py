@@ -4,20 +4,23 @@ Whatever a server answers, the outcome is a key set or a `KeyFetchError`, within
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from importlib import import_module
+from functools import lru_cache
 from pathlib import Path
 from typing import assert_never
 
 from ext_authz.errors import Refusal
+from ext_authz.runtime.key_download import download
 from ext_authz.runtime.key_fault import KeyFetchError, KeyFetchFault
 from ext_authz.token.issuer import DiscoveredKeys, InlineKeys, Issuer, KeyFile, KeyUrl
 from ext_authz.token.jwks import MAX_KEY_SET_BYTES, KeySet
 
 __all__ = ["fetch_keys", "fetch_keys_and_text"]
 
-_IMPORTED_AT_FIRST_USE = ("httpcore", "anyio", "anyio._backends._asyncio")
-"""By httpx, and that would be on the event loop, where requests wait for it."""
+
+@lru_cache(maxsize=16)
+def _key_set(issuer_name: str, data: bytes) -> KeySet:  # noqa: ARG001 - issuers share no keys, whatever they publish
+    """As `KeySet.from_json`. Most answers are the last one again, and reading a set costs more than fetching it."""
+    return KeySet.from_json(data)
 
 
 async def fetch_keys(issuer: Issuer, seconds: float) -> KeySet:
@@ -38,16 +41,16 @@ async def fetch_keys_and_text(issuer: Issuer, seconds: float) -> tuple[KeySet, b
     """
     try:
         async with asyncio.timeout(seconds):
-            data = await _read(issuer, seconds)
+            data = await _read(issuer)
     except TimeoutError:
         raise KeyFetchError(KeyFetchFault.TIMED_OUT, "no complete answer in time") from None
     try:
-        return KeySet.from_json(data), data
+        return _key_set(issuer.name, data), data
     except Refusal as refusal:
         raise KeyFetchError(KeyFetchFault.KEY_SET_MALFORMED, refusal.detail) from None
 
 
-async def _read(issuer: Issuer, seconds: float) -> bytes:
+async def _read(issuer: Issuer) -> bytes:
     source = issuer.keys
     match source:
         case InlineKeys():
@@ -55,9 +58,7 @@ async def _read(issuer: Issuer, seconds: float) -> bytes:
         case KeyFile():
             return await asyncio.to_thread(_read_file, source.path)
         case KeyUrl() | DiscoveredKeys():
-            # in a thread, so that requests are answered while it is imported
-            download = await asyncio.to_thread(_downloader)
-            return await download(issuer, source, seconds)
+            return await download(issuer, source)
         case _:
             assert_never(source)
 
@@ -69,11 +70,3 @@ def _read_file(path: str) -> bytes:
             return file.read(MAX_KEY_SET_BYTES + 1)
     except OSError:
         raise KeyFetchError(KeyFetchFault.FILE_UNREADABLE, f"`{path}` cannot be read") from None
-
-
-def _downloader() -> Callable[[Issuer, KeyUrl | DiscoveredKeys, float], Awaitable[bytes]]:
-    from ext_authz.runtime.key_download import download  # noqa: PLC0415 - see there
-
-    for name in _IMPORTED_AT_FIRST_USE:
-        import_module(name)
-    return download

@@ -55,7 +55,6 @@ def start_server_log(sink: LineSink, level: str) -> ServerLogHandler:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)  # libraries speak when something is wrong
-    # httpx logs each request with its URL at INFO, which says nothing our key log does not
     logging.getLogger(LOGGER_NAME).setLevel(level.upper())
     warnings.showwarning = _WarningsOnce()
     # behind whatever `-W` says. The standard library's own "once" keeps every text it has seen; this keeps nothing

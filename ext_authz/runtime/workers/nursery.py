@@ -10,7 +10,6 @@ It ends when the supervisor does.
 
 import contextlib
 import gc
-import importlib
 import os
 import select
 import signal
@@ -126,8 +125,7 @@ def _outlive(children: set[int], patience: float) -> None:
 
 def main() -> None:
     """`python -m ext_authz.runtime.workers.nursery SOCKET LOCK`, two descriptors."""
-    # everything a worker needs is imported here, once; what the server imports when it needs it too
-    importlib.import_module("ext_authz.runtime.key_download")
+    # everything a worker needs is imported here, once
     from ext_authz.runtime.workers.worker import run_worker  # noqa: PLC0415 - tests of `serve` need none of it
 
     descriptor, lock = (int(argument) for argument in sys.argv[1:])

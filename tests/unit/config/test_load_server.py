@@ -179,6 +179,8 @@ EVIDENCE = "  evidence:\n    certificate_sources: [{type: xfcc, trusted_hops: 1}
         ("{discovery: true}", "{metadata_url: 'http://a.example/m'}", "spec.issuers[0].keys.metadata_url: `http://a.example/m` is plain http"),
         ("{discovery: true}", "{url: 'ftp://a/jwks'}", "`ftp://a/jwks` is not an absolute URL; write it like"),
         ("{discovery: true}", "{url: 'https://[x/'}", "is not an absolute URL"),
+        ("{discovery: true}", "{url: 'https://a/{tenant}/jwks'}", "is not an absolute URL"),
+        ("{discovery: true}", "{url: 'https://bücher.example/'}", "a host in its `xn--` form"),
         ("{discovery: true}", "{url: 'https://u:p@a/'}", "holds credentials or a fragment"),
         ("{discovery: true}", "{}", "spec.issuers[0].keys: write exactly one of `url`"),
         ("{discovery: true}", "{discovery: true, file: x}", "spec.issuers[0].keys: write exactly one of `url`"),
@@ -277,11 +279,14 @@ def test_any_audience_is_a_term_of_the_issuer(folder: Path) -> None:
     assert not issuer.audiences
 
 
-@pytest.mark.parametrize(
-    "url", ["http://localhost:8080/k", "http://127.0.0.1/k", "http://[::1]:1/k", "http://idp.localhost/k"]
-)
+@pytest.mark.parametrize("url", ["http://localhost:8080/k", "http://127.0.0.1/k", "http://[::1]:1/k"])
 def test_plain_http_is_no_danger_on_loopback(problems_of: Problems, url: str) -> None:
     assert problems_of(SERVER.replace("{discovery: true}", f"{{url: '{url}'}}")) == []
+
+
+def test_a_name_below_localhost_may_be_elsewhere(problems_of: Problems) -> None:
+    (found,) = problems_of(SERVER.replace("{discovery: true}", "{url: 'http://idp.localhost/k'}"))
+    assert "is plain http to another host" in found
 
 
 def test_an_issuer_whose_url_has_no_host_is_plain_http(problems_of: Problems) -> None:

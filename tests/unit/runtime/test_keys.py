@@ -21,7 +21,6 @@ from ext_authz.config.settings import KeyFetchSettings
 from ext_authz.errors import Reason, Refusal
 from ext_authz.need import KeysNeeded
 from ext_authz.principal import VerifiedToken
-from ext_authz.runtime import key_download
 from ext_authz.runtime import keys as module
 from ext_authz.runtime.key_download import MAX_METADATA_BYTES, metadata_urls, require_fetchable
 from ext_authz.runtime.key_fault import KeyFetchError, KeyFetchFault
@@ -372,7 +371,8 @@ def test_an_issuer_that_is_no_url_to_fetch_from_is_not_discovered() -> None:
     "url", ["https://as.example/jwks", "http://127.0.0.1:1/x", "http://[::1]/x", "http://localhost/x"]
 )
 def test_keys_may_come_from_https_and_from_loopback(url: str) -> None:
-    assert str(require_fetchable(url)) == url
+    parts = require_fetchable(url)
+    assert parts.origin + parts.target == url
 
 
 @pytest.mark.parametrize(
@@ -442,18 +442,6 @@ def test_a_server_that_is_not_there_is_a_fault(server: KeyServer) -> None:
 
     async def scenario() -> None:
         assert await fault_of(KeyUrl(url)) is KeyFetchFault.NOT_REACHED
-
-    run(scenario)
-
-
-def test_a_server_that_stops_answering_half_way_is_given_up_by_the_socket_timeout(server: KeyServer) -> None:
-    server.answers["/jwks"] = Answer(delay=5)
-
-    async def scenario() -> None:
-        with pytest.raises(KeyFetchError) as caught:
-            # the transport's own time runs out first
-            await key_download._get(require_fetchable(server.url()), None, 1_000, 0.1)
-        assert caught.value.fault is KeyFetchFault.TIMED_OUT
 
     run(scenario)
 
