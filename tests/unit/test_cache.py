@@ -1,5 +1,7 @@
 """The bounded cache: a bound, a lifetime, and what survives a flood."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +48,28 @@ def test_an_entry_not_in_use_is_dropped_by_a_flood() -> None:
 def test_a_cache_of_one_entry_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two"):
         BoundedCache[str, str](1)
+
+
+class Held:
+    """A result that counts how many of its kind are held."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        Held.alive += 1
+
+    def __del__(self) -> None:
+        Held.alive -= 1
+
+
+@given(capacity=st.integers(2, 41), count=st.integers(0, 200))
+def test_what_leaves_is_let_go_a_little_at_a_time_and_counts_as_long_as_it_is_held(capacity: int, count: int) -> None:
+    Held.alive = 0
+    cache: BoundedCache[int, Held] = BoundedCache(capacity)
+    before = 0
+    for key in range(count):
+        cache.put(key, Held(), inf)
+        assert Held.alive <= capacity
+        # one has come
+        assert before + 1 - Held.alive <= 2
+        before = Held.alive
