@@ -49,7 +49,7 @@ __all__ = ["run"]
 UNKNOWN_KIDS = {Effort.FULL: 10_000, Effort.QUICK: 1_000, Effort.SMOKE: 200}
 SIGHTS = {Effort.FULL: 1_000, Effort.QUICK: 300, Effort.SMOKE: 50}
 BURSTS = {Effort.FULL: 8, Effort.QUICK: 3, Effort.SMOKE: 1}
-ROUNDS = {Effort.FULL: 3, Effort.QUICK: 1, Effort.SMOKE: 1}
+ROUNDS = {Effort.FULL: 5, Effort.QUICK: 1, Effort.SMOKE: 1}
 DEFAULT = ListenerSettings("").transport
 SHARE = 0.2
 """Of what the server can do, for warm and for cold requests each: a server that is loaded, and not close to its limit."""

@@ -53,30 +53,39 @@ def verify_claims(claims: Mapping[str, JsonValue], issuer: Issuer) -> VerifiedTo
         Refusal: CLAIM_MISSING, CLAIM_MALFORMED, AUDIENCE_MISMATCH, TOKEN_LIFETIME_TOO_LONG, BINDING_MALFORMED,
             BINDING_METHOD_NOT_SUPPORTED.
     """
-    for name in (*_ALWAYS_REQUIRED, *issuer.required_claims):
+    for name in _required(issuer.required_claims, issuer.client_id_claim):
         # JSON null is no value
-        if claims.get(issuer.client_id_claim if name == "client_id" else name) is None:
+        if claims.get(name) is None:
             raise Refusal(Reason.CLAIM_MISSING, "a claim that RFC 9068 or the issuer's terms require is missing")
-    audiences = _audiences(claims)
+    audiences = _shared(_audiences(claims))
     if not issuer.any_audience and issuer.audiences.isdisjoint(audiences):
         raise Refusal(Reason.AUDIENCE_MISMATCH, "the token is meant for another audience")
+    client_id = _shared(_text(claims[issuer.client_id_claim])) if issuer.client_id_claim in claims else None
+    confirmation = parse_confirmation(claims)
     token = VerifiedToken(
         issuer.name,
         issuer.issuer,
         subject=_text(claims["sub"]),
-        client_id=_shared(_text(claims[issuer.client_id_claim])) if issuer.client_id_claim in claims else None,
-        audiences=_shared(audiences),
+        client_id=client_id,
+        audiences=audiences,
         scopes=_scopes(claims, issuer),
         token_id=_text(claims["jti"]) if "jti" in claims else None,
         issued_at=_date(claims["iat"]) if "iat" in claims else None,
         expires_at=_date(claims["exp"]),
         not_before=_date(claims["nbf"]) if "nbf" in claims else None,
         skew=issuer.skew,
-        confirmation=parse_confirmation(claims),
-        claims=_with_shared_values(claims, issuer),
+        confirmation=confirmation,
+        claims=_with_shared_values(claims, issuer, audiences, client_id),
     )
-    _check_lifetime(token, issuer)
+    if issuer.maximum_lifetime is not None:
+        _check_lifetime(token, issuer.maximum_lifetime)
     return token
+
+
+@lru_cache(maxsize=_SHARED_VALUES)
+def _required(beyond: frozenset[str], client_id_claim: str) -> tuple[str, ...]:
+    """The claims that must be there, by the names that the issuer has for them."""
+    return (*_ALWAYS_REQUIRED, *(client_id_claim if name == "client_id" else name for name in beyond))
 
 
 def check_times(token: VerifiedToken, now: float) -> None:
@@ -93,31 +102,29 @@ def check_times(token: VerifiedToken, now: float) -> None:
         raise Refusal(Reason.TOKEN_NOT_YET_VALID, "the token was issued in the future")
 
 
-def _check_lifetime(token: VerifiedToken, issuer: Issuer) -> None:
-    if issuer.maximum_lifetime is None:
-        return
+def _check_lifetime(token: VerifiedToken, maximum: float) -> None:
     if token.issued_at is None:
         raise Refusal(Reason.CLAIM_MISSING, "the claim `iat` is missing, and with it the token's lifetime")
-    if token.expires_at - token.issued_at > issuer.maximum_lifetime:
+    if token.expires_at - token.issued_at > maximum:
         raise Refusal(Reason.TOKEN_LIFETIME_TOO_LONG, "the token lives longer than the issuer's terms allow")
 
 
 def _date(value: JsonValue) -> float:
     """A NumericDate (RFC 7519 §2). Numbers in claims are finite."""
     # bool is an int to isinstance
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < MAX_NUMERIC_DATE:
-        raise Refusal(Reason.CLAIM_MALFORMED, "a date is not a number of seconds before the year 10000")
-    return value
+    if (type(value) is int or type(value) is float) and 0 <= value < MAX_NUMERIC_DATE:
+        return value
+    raise Refusal(Reason.CLAIM_MALFORMED, "a date is not a number of seconds before the year 10000")
 
 
 def _text(value: JsonValue) -> str:
     """A bounded printable string."""
-    if not isinstance(value, str) or not _is_identifier(value):
-        raise Refusal(
-            Reason.CLAIM_MALFORMED,
-            f"an identifier is not a string of 1 to {MAX_STRING_CHARACTERS} printable characters",
-        )
-    return value
+    if isinstance(value, str) and 0 < len(value) <= MAX_STRING_CHARACTERS and value.isprintable():
+        return value
+    raise Refusal(
+        Reason.CLAIM_MALFORMED,
+        f"an identifier is not a string of 1 to {MAX_STRING_CHARACTERS} printable characters",
+    )
 
 
 def _is_identifier(value: str) -> bool:
@@ -160,21 +167,27 @@ def _scope_tokens(scope: str) -> frozenset[str]:
     return _shared(frozenset(scope.split(" ") if scope else ()))
 
 
-def _with_shared_values(claims: Mapping[str, JsonValue], issuer: Issuer) -> Mapping[str, JsonValue]:
+def _with_shared_values(
+    claims: Mapping[str, JsonValue], issuer: Issuer, audiences: tuple[str, ...], client_id: str | None
+) -> Mapping[str, JsonValue]:
     """Equal claims whose values that repeat from token to token are the same objects in all of them."""
     members = dict(claims)
-    for name in ("iss", "aud", issuer.client_id_claim, issuer.scope_claim):
-        value = members.get(name)
-        if isinstance(value, str):
-            members[name] = _shared(value)
-    if isinstance(cnf := members.get("cnf"), Mapping):
+    members["iss"] = issuer.issuer
+    if isinstance(members["aud"], str):
+        members["aud"] = audiences[0]
+    if client_id is not None:
+        members[issuer.client_id_claim] = client_id
+    if isinstance(scope := members.get(issuer.scope_claim), str):
+        members[issuer.scope_claim] = _shared(scope)
+    cnf = members.get("cnf")
+    if type(cnf) is MappingProxyType:
         # one thumbprint and nothing else: `parse_confirmation` has seen to it
-        members["cnf"] = _shared_members(tuple(cnf.items()))
+        members["cnf"] = _shared_members(*cnf.items())
     return MappingProxyType(members)
 
 
 @lru_cache(maxsize=_SHARED_VALUES)
-def _shared_members(items: tuple[tuple[str, JsonValue], ...]) -> Mapping[str, JsonValue]:
+def _shared_members(*items: tuple[str, JsonValue]) -> Mapping[str, JsonValue]:
     return MappingProxyType(dict(items))
 
 
