@@ -13,7 +13,7 @@ from ext_authz.runtime.turns import SLICE_FRAMES, Turns
 __all__ = ["Intake"]
 
 
-HELD_SLICES = 4
+HELD_SLICES = 16
 """What there is to say is written after so many slices together: a write for each would be a third of its cost."""
 
 

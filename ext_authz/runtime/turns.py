@@ -15,9 +15,10 @@ proxy under its usual load sends together on one connection; taking those in pie
 TURN_FRAMES = 128
 """What the large slices of several connections may take in one turn of the loop; who comes after that takes a small one."""
 
-SLICE_FRAMES = 8
-"""What each slice after that may take: four requests. By number and not by time, so that a machine that is busy with other
-things does not make the pieces smaller and with that itself still busier.
+SLICE_FRAMES = 2
+"""What each slice after that may take: one request. A turn of the loop around it costs a tenth of that, and who comes
+meanwhile waits for one and not for four. By number and not by time, so that a machine that is busy with other things does not
+make the pieces smaller and with that itself still busier.
 """
 
 FRAMES_OF_A_WAIT = 30

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 __all__ = ["ATOMIC_BYTES", "MAX_QUEUED", "Line", "LineSink", "Lines", "Piece", "Text"]
@@ -124,27 +124,12 @@ class LineSink:
             self._came += piece.lines
         self._queue.put(piece)
 
-    def pieces(self, lines: Iterable[Line]) -> Iterator[Piece]:
-        """`lines` as they are written; one that cannot be rendered is counted as dropped."""
-        data: list[bytes] = []
-        size = 0
-        for line in lines:
-            encoded = self._encoded(line)
-            if encoded is None:
-                self.dropped += 1
-                continue
-            if data and size + len(encoded) > ATOMIC_BYTES:
-                yield Piece(b"".join(data), len(data))
-                data, size = [], 0
-            data.append(encoded)
-            size += len(encoded)
-        if data:
-            yield Piece(b"".join(data), len(data))
-
-    def _encoded(self, line: Line) -> bytes | None:
+    def encoded(self, line: Line) -> bytes | None:
+        """`line` as it is written; None for one that cannot be rendered, which is counted as dropped."""
         try:
             encoded = line.render().encode("ascii", "backslashreplace")
         except Exception:  # noqa: BLE001 - one line that is wrong must not end the log
+            self.dropped += 1
             return None
         # each line is a JSON object that is not empty
         return (encoded[:-1] + self._member if self._member else encoded) + b"\n"
@@ -172,8 +157,9 @@ class LineSink:
                 self._write_piece(item)
                 self._went += item.lines
             else:
-                for piece in self.pieces((item,)):
-                    self._write_piece(piece)
+                data = self.encoded(item)
+                if data is not None:
+                    self._write_piece(Piece(data, 1))
                 self._went += 1
 
     def _write_piece(self, piece: Piece) -> None:

@@ -146,11 +146,14 @@ def test_an_envoy_that_is_sent_away_again_and_again_loses_no_call(kind: Kind, tm
     if not kind.is_h2:
         pytest.skip("gRPC's library sends no one away while it serves")
     with running(kind) as server, front(server, tmp_path) as one:
-        assert isinstance(server.transport, H2Transport)
+        transport = server.transport
+        assert isinstance(transport, H2Transport)
         with asking(one) as results:
             for number in range(TIMES):
+                # Envoy counts a connection before it is accepted
+                wait_for(lambda: any(not connection.draining for connection in tuple(transport._connections)))
                 wait_for(lambda: server.service.held)
-                server.soon(server.transport.send_away, 1)
+                server.soon(transport.send_away, 1)
                 wait_for(lambda: one.stat("upstream_cx_total") == number + 2)  # noqa: B023 - called at once
         assert set(results) == {403}
         assert results[403] == len(server.service.deadlines)

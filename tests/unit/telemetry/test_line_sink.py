@@ -1,12 +1,14 @@
 """Lines reach their reader in order, and a reader that does not read costs lines, never time."""
 
+import asyncio
 import os
 import threading
 import time
 
 import pytest
 
-from ext_authz.telemetry.line_sink import ATOMIC_BYTES, LineSink, Text
+from ext_authz.telemetry.line_sink import ATOMIC_BYTES, LineSink, Piece, Text
+from ext_authz.telemetry.line_turns import LinesInTurns
 
 
 def read_all(descriptor: int) -> bytes:
@@ -97,10 +99,17 @@ def test_pieces_are_whole_lines_of_a_size_that_a_pipe_takes_at_once(monkeypatch:
 
     monkeypatch.setattr(os, "write", write)
     sink = LineSink(1)
-    for piece in sink.pieces(Text("z" * 100) for _ in range(100)):
-        sink.put_piece(piece)
+    lines = LinesInTurns(sink)
+
+    async def scenario() -> None:
+        for _ in range(100):
+            lines.put(Text("z" * 100))
+        lines.flush()
+
+    asyncio.run(scenario())
     sink.close()
     assert sum(map(len, pieces)) == 100 * 101
+    assert len(pieces) == 3
     assert all(piece.endswith(b"\n") and len(piece) <= ATOMIC_BYTES for piece in pieces)
 
 
@@ -116,8 +125,10 @@ def test_a_line_that_cannot_be_rendered_is_counted_and_the_others_are_written() 
     sink = LineSink(writer, capacity=4)
     for line in (Text("before"), Wrong(), Text("after")):
         sink.put(line)
-    for piece in sink.pieces((Wrong(), Text("in a piece"))):
-        sink.put_piece(piece)
+    assert sink.encoded(Wrong()) is None
+    data = sink.encoded(Text("in a piece"))
+    assert data is not None
+    sink.put_piece(Piece(data, 1))
     sink.close()
     os.close(writer)
     assert read_all(reader) == b"before\nafter\nin a piece\n"

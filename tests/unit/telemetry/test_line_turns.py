@@ -4,8 +4,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from ext_authz.telemetry.line_sink import LineSink, Text
-from ext_authz.telemetry.line_turns import LINES_IN_ONE_TURN, PAUSE_SECONDS, LinesInTurns
+from ext_authz.telemetry.line_sink import ATOMIC_BYTES, LineSink, Piece, Text
+from ext_authz.telemetry.line_turns import LINES_IN_ONE_TURN, PAUSE_SECONDS, SHARE_IN_ONE_TURN, LinesInTurns
 
 
 class Counted(Text):
@@ -21,10 +21,12 @@ class Counted(Text):
         return text
 
 
-def written(scenario: Callable[[LinesInTurns], object], capacity: int = 10_000) -> tuple[list[str], int]:
+def written(
+    scenario: Callable[[LinesInTurns], object], capacity: int = 10_000, sink_of: type[LineSink] = LineSink
+) -> tuple[list[str], int]:
     """What arrives of the lines that `scenario` puts, and how many were dropped."""
     reader, writer = os.pipe()
-    sink = LineSink(writer, capacity)
+    sink = sink_of(writer, capacity)
 
     async def run() -> None:
         lines = LinesInTurns(sink)
@@ -69,14 +71,15 @@ def test_lines_are_made_without_being_asked_and_not_where_they_are_put() -> None
     assert seen == [0, 1, 2]
 
 
-def test_one_turn_makes_a_few_lines_or_half_of_those_that_wait() -> None:
+def test_one_turn_makes_a_few_lines_or_a_share_of_those_that_wait() -> None:
     made: list[str] = []
     steps: list[int] = []
+    count = 10 * LINES_IN_ONE_TURN * SHARE_IN_ONE_TURN
 
     async def scenario(lines: LinesInTurns) -> None:
-        for number in range(100):
+        for number in range(count):
             lines.put(Counted(str(number), made))
-        while len(made) < 100:
+        while len(made) < count:
             before = len(made)
             await asyncio.sleep(0)
             if len(made) > before:
@@ -84,7 +87,34 @@ def test_one_turn_makes_a_few_lines_or_half_of_those_that_wait() -> None:
 
     _, dropped = written(scenario)
     assert dropped == 0
-    assert steps == [50, 25, LINES_IN_ONE_TURN, 100 - 50 - 25 - LINES_IN_ONE_TURN]
+    left = count
+    for step in steps:
+        assert step == min(left, max(LINES_IN_ONE_TURN, left // SHARE_IN_ONE_TURN))
+        left -= step
+    assert left == 0
+
+
+def test_lines_of_several_turns_are_written_together_and_no_piece_is_larger_than_a_pipe_takes_at_once() -> None:
+    pieces: list[Piece] = []
+
+    class Watched(LineSink):
+        def put_piece(self, piece: Piece) -> None:
+            pieces.append(piece)
+            super().put_piece(piece)
+
+    async def scenario(lines: LinesInTurns) -> None:
+        for number in range(60):
+            lines.put(Text(f"{number:04d}" * 100))
+        lines.put(Text("long" * ATOMIC_BYTES))
+        lines.put(Text("short"))
+        await asyncio.sleep(20 * PAUSE_SECONDS)
+
+    _, dropped = written(scenario, sink_of=Watched)
+    assert dropped == 0
+    # ten of 401 bytes in each
+    assert [piece.lines for piece in pieces] == [*[10] * 6, 1, 1]
+    assert all(len(piece.data) <= ATOMIC_BYTES or piece.lines == 1 for piece in pieces)
+    assert all(piece.data.count(b"\n") == piece.lines for piece in pieces)
 
 
 def test_what_does_not_fit_is_counted_wherever_the_others_wait() -> None:

@@ -8,7 +8,7 @@ import pickle
 import signal
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ext_authz.runtime.workers import worker as worker_module
 from ext_authz.runtime.workers.channel import Channel, Message
 from ext_authz.runtime.workers.packing import pack
 from ext_authz.runtime.workers.worker import Fixed, Worker, run_worker
-from ext_authz.telemetry.line_sink import Line, LineSink, Piece
+from ext_authz.telemetry.line_sink import Line, LineSink
 
 LEAF = authority("cluster.local").leaf(dns_sans=["server.test"])
 
@@ -47,9 +47,8 @@ class Quiet(LineSink):
     def room(self) -> int:
         return 1_000
 
-    def pieces(self, lines: Iterable[Line]) -> Iterator[Piece]:
-        self.lines += lines
-        return iter(())
+    def encoded(self, line: Line) -> None:
+        self.lines.append(line)
 
     def messages(self) -> list[str]:
         return [json.loads(line.render()).get("message", "") for line in self.lines]
