@@ -32,7 +32,8 @@ MAX_HEAD_BYTES = 16_384
 NEXT_ADDRESS_SECONDS = 0.25
 """RFC 8305 §5: how long one address of a name may take before another is tried beside it."""
 
-_CHUNK = 65_536
+_PIECE_BYTES = 4_096
+"""Of an answer, read in one turn of the event loop: most key sets are one or two, and the largest keeps nobody waiting."""
 
 _WELL_KNOWN_OAUTH = "/.well-known/oauth-authorization-server"
 _WELL_KNOWN_OPENID = "/.well-known/openid-configuration"
@@ -190,7 +191,9 @@ async def _ask(url: HttpUrlParts, reader: asyncio.StreamReader, writer: asyncio.
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(_CHUNK))
+            connection.receive_data(await reader.read(_PIECE_BYTES))
+            # reading what has come already does not let anyone else go on
+            await asyncio.sleep(0)
         elif isinstance(event, h11.Response):
             _require_json(event)
         elif isinstance(event, h11.Data):
@@ -199,7 +202,8 @@ async def _ask(url: HttpUrlParts, reader: asyncio.StreamReader, writer: asyncio.
                 raise KeyFetchError(KeyFetchFault.TOO_LARGE, f"the answer is larger than {limit} bytes")
         elif isinstance(event, h11.EndOfMessage):
             return bytes(body)
-        # whatever else comes announces the response (RFC 9110 §15.2)
+        elif not isinstance(event, h11.InformationalResponse):
+            raise ConnectionError("the connection ended")
 
 
 def _require_json(response: h11.Response) -> None:

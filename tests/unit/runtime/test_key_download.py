@@ -173,6 +173,32 @@ def test_an_answer_that_is_cut_short_or_ambiguous_is_a_fault(answer: bytes, faul
     assert outcome(answer, closes=True) is fault
 
 
+@pytest.mark.parametrize("framing", ["one length", "chunks of one byte"])
+def test_others_are_heard_while_a_large_answer_is_read(framing: str) -> None:
+    large = KEYS + b" " * (100_000 - len(KEYS))
+    if framing == "one length":
+        answer = b"HTTP/1.1 200 OK\r\n" + TYPE + b"Content-Length: %d\r\n\r\n" % len(large) + large
+    else:
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in large)
+        answer = b"HTTP/1.1 200 OK\r\n" + TYPE + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def scenario() -> None:
+        async with scripted(answer) as subject:
+            counting = asyncio.create_task(count())
+            assert await fetched(subject.url) == large
+            counting.cancel()
+
+    asyncio.run(scenario())
+    assert turns >= len(answer) // 4_096
+
+
 def test_an_endless_row_of_interim_answers_ends_with_the_time() -> None:
     async def scenario() -> None:
         async with scripted(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1_000, pieces=2_800) as subject:
