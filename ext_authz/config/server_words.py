@@ -54,10 +54,10 @@ Address: TypeAlias = Annotated[
 def _check_url(text: str) -> None:
     try:
         parts = urlsplit(text)
-        secret = parts.username is not None or bool(parts.fragment)
+        has_too_much = parts.username is not None or bool(parts.fragment)
     except ValueError:
-        secret = False
-    if secret:
+        has_too_much = False
+    if has_too_much:
         raise ValueError(f"{shown(text)} holds credentials or a fragment; write the URL without them")
     try:
         parse_http_url(text)

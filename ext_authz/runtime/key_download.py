@@ -5,6 +5,7 @@ meanwhile, so it is done with a fifth of the work that a whole HTTP client makes
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,9 @@ NEXT_ADDRESS_SECONDS = 0.25
 
 _PIECE_BYTES = 4_096
 """Of an answer, read in one turn of the event loop: most key sets are one or two, and the largest keeps nobody waiting."""
+
+# RFC 6839 §3.1: JSON itself, and what is JSON by its suffix; RFC 6838 §4.2 for the characters of a name
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9][a-z0-9!#$&^_.+-]*\+)?json")
 
 _WELL_KNOWN_OAUTH = "/.well-known/oauth-authorization-server"
 _WELL_KNOWN_OPENID = "/.well-known/openid-configuration"
@@ -212,9 +216,8 @@ def _require_json(response: h11.Response) -> None:
         # also a redirect: where keys come from is the configuration's to say
         raise KeyFetchError(KeyFetchFault.STATUS_NOT_OK, f"the answer has status {response.status_code}")
     media_type = _header(response, b"content-type").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
+    # one type: a second header line stands behind a comma
+    if not _JSON_TYPE.fullmatch(media_type):
         raise KeyFetchError(KeyFetchFault.CONTENT_TYPE, "the answer is not of a JSON media type")
     if _header(response, b"content-encoding").lower() not in {"", "identity"}:
         raise KeyFetchError(KeyFetchFault.CONTENT_TYPE, "the answer is compressed, which was not asked for")

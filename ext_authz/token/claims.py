@@ -57,9 +57,10 @@ def verify_claims(claims: Mapping[str, JsonValue], issuer: Issuer) -> VerifiedTo
         # JSON null is no value
         if claims.get(name) is None:
             raise Refusal(Reason.CLAIM_MISSING, "a claim that RFC 9068 or the issuer's terms require is missing")
-    audiences = _shared(_audiences(claims))
+    audiences = _audiences(claims)
     if not issuer.any_audience and issuer.audiences.isdisjoint(audiences):
         raise Refusal(Reason.AUDIENCE_MISMATCH, "the token is meant for another audience")
+    audiences = _shared(audiences)
     client_id = _shared(_text(claims[issuer.client_id_claim])) if issuer.client_id_claim in claims else None
     confirmation = parse_confirmation(claims)
     token = VerifiedToken(
@@ -119,7 +120,7 @@ def _date(value: JsonValue) -> float:
 
 def _text(value: JsonValue) -> str:
     """A bounded printable string."""
-    if isinstance(value, str) and 0 < len(value) <= MAX_STRING_CHARACTERS and value.isprintable():
+    if isinstance(value, str) and _is_identifier(value):
         return value
     raise Refusal(
         Reason.CLAIM_MALFORMED,

@@ -153,6 +153,13 @@ def test_an_answer_is_read_however_it_is_framed_and_cut(answer: bytes, closes: b
         (b"HTTP/1.1 200 OK\r\n" + TYPE + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", KeyFetchFault.NOT_REACHED),
         (b"HTTP/1.1 204 No Content\r\n\r\n", KeyFetchFault.STATUS_NOT_OK),
         (b"HTTP/1.1 307 T\r\nLocation: http://127.0.0.1:1/\r\n\r\n", KeyFetchFault.STATUS_NOT_OK),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Type: application/x+json\r\n"
+            + LENGTH
+            + b"\r\n"
+            + KEYS,
+            KeyFetchFault.CONTENT_TYPE,
+        ),
         # two types are none
         (
             b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + TYPE + LENGTH + b"\r\n" + KEYS,
