@@ -21,16 +21,36 @@ from ext_authz.snapshot import Snapshot
 from ext_authz.token.access_token import verify_access_token
 from ext_authz.token.binding import match_binding
 
-__all__ = ["Examination", "authorize", "examine"]
+__all__ = ["Examination", "authorize"]
 
 
 @dataclass(slots=True)
 class Examination:
-    """How far a request came: what `explain` tells and the decision log records."""
+    """How far a request came: what `ext-authz check` tells and the decision log records."""
 
     selection: Selection | None = None
     peer: Peer | None = None
     token: VerifiedToken | None = None
+
+    def diagnostics(self, detail: str = "") -> Diagnostics:
+        """What the decision log may tell of it.
+
+        Args:
+            detail: why it was denied, in words of ours.
+        """
+        selection, peer, token = self.selection, self.peer, self.token
+        return Diagnostics(
+            policy=selection.rule.policy if selection else None,
+            rule=selection.rule.name if selection else None,
+            issuer=token.issuer_name if token else None,
+            subject=token.subject if token else None,
+            client_id=token.client_id if token else None,
+            token_id=token.token_id if token else None,
+            spiffe_id=str(peer.spiffe_id) if peer and peer.spiffe_id else None,
+            thumbprint=peer.thumbprint if peer else None,
+            provenance=peer.provenance if peer else (),
+            detail=detail,
+        )
 
 
 def authorize(
@@ -38,6 +58,7 @@ def authorize(
     snapshot: Snapshot,
     now: float,
     unmet: Container[Need] = (),
+    seen: Examination | None = None,
 ) -> Decision | Need:
     """Decide one request.
 
@@ -46,21 +67,13 @@ def authorize(
         snapshot: everything else the decision may depend on.
         now: seconds since the epoch.
         unmet: needs that were tried, or are not to be tried now; they deny instead of being returned.
+        seen: gets what each step found; a new one for each decision.
 
     Returns:
         The decision, or what is missing to make it.
     """
-    return examine(facts, snapshot, now, unmet, Examination())
-
-
-def examine(
-    facts: RequestFacts,
-    snapshot: Snapshot,
-    now: float,
-    unmet: Container[Need],
-    seen: Examination,
-) -> Decision | Need:
-    """As `authorize`, leaving in `seen` what each step found."""
+    if seen is None:
+        seen = Examination()
     try:
         selection = seen.selection = snapshot.policies.select(facts)
         rule = selection.rule
@@ -118,7 +131,7 @@ def _allow(
             reason=Reason.PUBLIC_ROUTE if rule.public else Reason.OK,
             mutations=mutations,
             dynamic_metadata=rule.dynamic_metadata(selection, facts, principals),
-            diagnostics=_diagnostics(seen),
+            diagnostics=seen.diagnostics(),
             recurring=keeps,
         )
         if keeps:
@@ -132,21 +145,5 @@ def _deny(refusal: Refusal, snapshot: Snapshot, seen: Examination) -> Deny:
         refusal.reason,
         scopes=rule.challenge_scopes if rule else (),
         takes_token=rule.needs_token if rule else False,
-        diagnostics=_diagnostics(seen, refusal.detail),
-    )
-
-
-def _diagnostics(seen: Examination, detail: str = "") -> Diagnostics:
-    selection, peer, token = seen.selection, seen.peer, seen.token
-    return Diagnostics(
-        policy=selection.rule.policy if selection else None,
-        rule=selection.rule.name if selection else None,
-        issuer=token.issuer_name if token else None,
-        subject=token.subject if token else None,
-        client_id=token.client_id if token else None,
-        token_id=token.token_id if token else None,
-        spiffe_id=str(peer.spiffe_id) if peer and peer.spiffe_id else None,
-        thumbprint=peer.thumbprint if peer else None,
-        provenance=peer.provenance if peer else (),
-        detail=detail,
+        diagnostics=seen.diagnostics(refusal.detail),
     )

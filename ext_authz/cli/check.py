@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
 
-from ext_authz.authorizer import Examination, examine
+from ext_authz.authorizer import Examination, authorize
 from ext_authz.cli.captured import read_captured
 from ext_authz.cli.explain import explanation
 from ext_authz.cli.outcome import Exit, complain
@@ -93,7 +93,7 @@ async def _decide(
     notes: list[str] = []
     while True:
         seen = Examination()
-        outcome = examine(facts, snapshot, now, unmet, seen)
+        outcome = authorize(facts, snapshot, now, unmet, seen)
         if not isinstance(outcome, Need):
             return outcome, [*notes, *explanation(facts, seen, outcome)]
         unmet |= {outcome}

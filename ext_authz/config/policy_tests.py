@@ -129,7 +129,7 @@ def _check_names(
 
 
 def _decide(index: PolicyIndex, case: WrittenCase, tests: PolicyTestsDocument) -> _Outcome:
-    """The steps of `authorizer.examine`, from the point where peer and token are known."""
+    """The steps of `authorizer.authorize`, from the point where peer and token are known."""
     facts = _facts(case.request)
     peer = None if case.peer is None else _peer(tests.spec.peers[case.peer])
     token = None if case.token is None else _token(tests.spec.tokens[case.token])

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol, TypeAlias
 
-from ext_authz.authorizer import authorize
+from ext_authz.authorizer import Examination, authorize
 from ext_authz.decision import Decision, Diagnostics
 from ext_authz.denials import Denials, DenialSettings
 from ext_authz.errors import Reason, Refusal
 from ext_authz.facts import RequestFacts
 from ext_authz.need import Need
-from ext_authz.runtime.waiting import ENDS, CurrentSnapshot, KeySource, Waiting
+from ext_authz.runtime.waiting import ENDS, CurrentSnapshot, KeySource, Undecided, Waiting
 from ext_authz.telemetry.decision_id import decision_ids
 from ext_authz.telemetry.decision_log import DecisionLog
 from ext_authz.telemetry.metrics import Metrics
@@ -109,9 +109,10 @@ class CheckService:
                 )
                 return self._answer(denial, None, now, started)
             started = (arrived, time.perf_counter(), traceparent)
-            outcome = authorize(facts, snapshot, now, self._waiting.futile)
+            seen = Examination()
+            outcome = authorize(facts, snapshot, now, self._waiting.futile, seen)
             if isinstance(outcome, Need):
-                return self._wait(facts, outcome, deadline, started)
+                return self._wait(Undecided(facts, seen, outcome), deadline, started)
             return self._answer(outcome, facts, now, started)
         except ENDS:
             raise
@@ -123,10 +124,11 @@ class CheckService:
             raise Refusal(Reason.REQUEST_MALFORMED, "the message is larger than the configured maximum")
         return parse_check_request(request)
 
-    def _wait(self, facts: RequestFacts, need: Need, deadline: float | None, started: _Started) -> Awaitable[bytes]:
+    def _wait(self, undecided: Undecided, deadline: float | None, started: _Started) -> Awaitable[bytes]:
         self._metrics.waiting += 1
+        facts = undecided.facts
         answer, fail = partial(self._answer_late, facts, started), partial(self._fail_late, facts, started)
-        answered = self._waiting.wait(facts, need, deadline, answer, fail)
+        answered = self._waiting.wait(undecided, deadline, answer, fail)
         answered.add_done_callback(self._waited)
         return answered
 

@@ -14,17 +14,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Container
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from ext_authz.authorizer import authorize
-from ext_authz.decision import Decision, Deny, Diagnostics
+from ext_authz.authorizer import Examination, authorize
+from ext_authz.decision import Decision, Deny
 from ext_authz.errors import Reason
 from ext_authz.facts import RequestFacts
 from ext_authz.need import Need
 from ext_authz.runtime.turns import Turns
 from ext_authz.snapshot import Snapshot
 
-__all__ = ["ENDS", "CurrentSnapshot", "KeySource", "Waiting", "margin"]
+__all__ = ["ENDS", "CurrentSnapshot", "KeySource", "Undecided", "Waiting", "margin"]
 
 ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 """What must end a call instead of answering it."""
@@ -83,11 +83,26 @@ def margin(remaining: float) -> float:
     return min(MAXIMUM_MARGIN, max(MINIMUM_MARGIN, MARGIN_SHARE * remaining))
 
 
+class Undecided(NamedTuple):
+    """A request that lacks something.
+
+    Attributes:
+        facts: what Envoy said.
+        seen: how far it came.
+        need: what was lacking to go on.
+    """
+
+    facts: RequestFacts
+    seen: Examination
+    need: Need
+
+
 class _Call:
     """One request that waits. No task: a thousand of them begin and end within milliseconds.
 
     Attributes:
         facts: what Envoy said.
+        seen: how far it came when it was decided last.
         need: what it waits for.
         unmet: what has been tried for it.
         tries: how often.
@@ -98,18 +113,16 @@ class _Call:
         timer: ends the wait.
     """
 
-    __slots__ = ("answer", "answered", "facts", "fail", "is_late", "need", "timer", "tries", "unmet")
+    __slots__ = ("answer", "answered", "facts", "fail", "is_late", "need", "seen", "timer", "tries", "unmet")
 
     def __init__(
         self,
-        facts: RequestFacts,
-        need: Need,
+        undecided: Undecided,
         answer: Callable[[Decision], bytes],
         fail: Callable[[BaseException], bytes],
         answered: "asyncio.Future[bytes]",
     ) -> None:
-        self.facts = facts
-        self.need = need
+        self.facts, self.seen, self.need = undecided
         self.unmet: frozenset[Need] = frozenset()
         self.tries = 0
         self.is_late = False
@@ -163,8 +176,7 @@ class Waiting:
 
     def wait(
         self,
-        facts: RequestFacts,
-        need: Need,
+        undecided: Undecided,
         deadline: float | None,
         answer: Callable[[Decision], bytes],
         fail: Callable[[BaseException], bytes],
@@ -172,15 +184,14 @@ class Waiting:
         """The answer, once the request can be decided or time is up. To be cancelled when nobody waits for it any more.
 
         Args:
-            facts: what Envoy said.
-            need: what was lacking to decide at once.
+            undecided: the request.
             deadline: by `time.monotonic()`, of the call; None when the caller did not say.
             answer: makes the answer of a decision.
             fail: makes it when deciding or `answer` raises; must not raise.
         """
         loop = asyncio.get_running_loop()
         remaining = self._default_deadline if deadline is None else deadline - time.monotonic()
-        call = _Call(facts, need, answer, fail, loop.create_future())
+        call = _Call(undecided, answer, fail, loop.create_future())
         call.timer = loop.call_later(max(0.0, remaining - margin(remaining)), self._hurry, call)
         call.answered.add_done_callback(partial(self._leave, call))
         self.calls += 1
@@ -229,7 +240,8 @@ class Waiting:
         """The decision now that the need was tried; None when something else is to be tried first."""
         call.unmet |= {call.need}
         call.tries += 1
-        outcome = authorize(call.facts, self._current.snapshot, self._clock(), call.unmet)
+        call.seen = Examination()
+        outcome = authorize(call.facts, self._current.snapshot, self._clock(), call.unmet, call.seen)
         if not isinstance(outcome, Need):
             return outcome
         call.need = outcome
@@ -238,10 +250,10 @@ class Waiting:
         if call.tries < MAX_NEEDS:
             self._try_for(call)
             return None
-        return self._give_up(Reason.SIGNING_KEYS_UNAVAILABLE, call)
+        return self._give_up(Reason.SIGNING_KEYS_UNAVAILABLE, call, "a key was lacking after each of several fetches")
 
     def _late(self, call: _Call) -> Decision:
-        return self._give_up(Reason.DEADLINE_EXCEEDED, call)
+        return self._give_up(Reason.DEADLINE_EXCEEDED, call, "the issuer's keys did not come in time")
 
     def _try_for(self, call: _Call) -> None:
         """Have the call's need tried; then it goes on in its turn."""
@@ -287,12 +299,9 @@ class Waiting:
         self._is_resuming = bool(self._ready or self._overdue)
         return self._is_resuming
 
-    def _give_up(self, reason: Reason, call: _Call) -> Deny:
-        """Deny with `reason` and what is known about the request without the needs that are unmet."""
-        snapshot = self._current.snapshot
-        known = authorize(call.facts, snapshot, self._clock(), call.unmet | {call.need})
-        about = Diagnostics() if isinstance(known, Need) else known.diagnostics
-        return snapshot.denials.deny(reason, diagnostics=about)
+    def _give_up(self, reason: Reason, call: _Call, detail: str) -> Deny:
+        """Deny with `reason` and with what was seen of the request when it was decided last: no decision is made again."""
+        return self._current.snapshot.denials.deny(reason, diagnostics=call.seen.diagnostics(detail))
 
 
 class _Futile:

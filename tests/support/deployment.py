@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ext_authz.authorizer import Examination, examine
+from ext_authz.authorizer import authorize
 from ext_authz.decision import Allow, Decision, Deny, Diagnostics
 from ext_authz.denials import Denials, DenialSettings
 from ext_authz.errors import Reason, Refusal
@@ -176,10 +176,10 @@ class Deployment:
                 refusal.reason, takes_token=False, diagnostics=Diagnostics(detail=refusal.detail)
             )
         else:
-            outcome = examine(facts, self.snapshot, now, frozenset(), Examination())
+            outcome = authorize(facts, self.snapshot, now)
             if isinstance(outcome, Need):
                 self.needs.append(outcome)
-                outcome = examine(facts, self.snapshot, now, frozenset({outcome}), Examination())
+                outcome = authorize(facts, self.snapshot, now, frozenset({outcome}))
             assert isinstance(outcome, Allow | Deny)
             decision = outcome
         return Answer(decision, CheckResponse.FromString(serialize(decision)))

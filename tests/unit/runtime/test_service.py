@@ -11,11 +11,13 @@ from typing import Any, cast
 import pytest
 from support.check_requests import check_request
 
+from ext_authz.authorizer import Examination
 from ext_authz.decision import Allow, Decision, Diagnostics, Mutations
 from ext_authz.denials import Denials, DenialSettings
 from ext_authz.errors import Reason
 from ext_authz.facts import RequestFacts
 from ext_authz.need import KeysNeeded, Need
+from ext_authz.policy.compiled import Selection
 from ext_authz.runtime import service as module
 from ext_authz.runtime import waiting
 from ext_authz.runtime.service import CheckService
@@ -177,7 +179,7 @@ def test_a_need_is_fulfilled_and_the_decision_is_made_anew_on_the_snapshot_of_th
 ) -> None:
     seen: list[tuple[str, bool]] = []
 
-    def authorize(_: object, snapshot: Any, __: float, unmet: Container[Need]) -> Decision | Need:
+    def authorize(_: object, snapshot: Any, __: float, unmet: Container[Need], ___: object) -> Decision | Need:
         seen.append((snapshot.name, NEED in unmet))
         if snapshot.name == "first":
             world.snapshot = SimpleNamespace(denials=DENIALS, name="second", id_in_metadata=True)
@@ -195,7 +197,7 @@ def test_a_need_is_fulfilled_and_the_decision_is_made_anew_on_the_snapshot_of_th
 
 
 def test_a_need_that_may_not_be_tried_is_decided_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    def authorize(_: object, __: object, ___: float, unmet: Container[Need]) -> Decision | Need:
+    def authorize(_: object, __: object, ___: float, unmet: Container[Need], ____: object) -> Decision | Need:
         return DENIALS.deny(Reason.SIGNING_KEY_UNKNOWN) if NEED in unmet else NEED
 
     world = World(monkeypatch, authorize, may_fetch=False)
@@ -207,9 +209,10 @@ def test_a_need_that_may_not_be_tried_is_decided_without_waiting(monkeypatch: py
 def test_a_fetch_that_hangs_is_denied_in_time_for_envoy(
     monkeypatch: pytest.MonkeyPatch, deadline: float | None
 ) -> None:
-    def authorize(_: object, __: object, ___: float, unmet: Container[Need]) -> Decision | Need:
-        known = Diagnostics(rule="r")
-        return DENIALS.deny(Reason.SIGNING_KEYS_UNAVAILABLE, diagnostics=known) if NEED in unmet else NEED
+    def authorize(_: object, __: object, ___: float, ____: object, seen: Examination) -> Need:
+        rule: Any = SimpleNamespace(policy="p", name="r")
+        seen.selection = Selection(rule, path=cast("Any", None), host="", variables={})
+        return NEED
 
     world = World(monkeypatch, authorize)
     world.fetch_seconds = 30.0
@@ -219,6 +222,7 @@ def test_a_fetch_that_hangs_is_denied_in_time_for_envoy(
     assert status(response) == 503
     assert world.record()["reason"] == "deadline_exceeded"
     assert world.record()["rule"] == "r"
+    assert world.record()["detail"] == "the issuer's keys did not come in time"
 
 
 def test_a_deadline_that_has_passed_already_is_a_denial(monkeypatch: pytest.MonkeyPatch) -> None:

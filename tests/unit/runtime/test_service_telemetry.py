@@ -50,7 +50,7 @@ class World:
         metadata: bool = True,
         **options: Any,
     ) -> None:
-        def authorize(_: object, __: object, ___: float, unmet: Container[Need]) -> Decision | Need:
+        def authorize(_: object, __: object, ___: float, unmet: Container[Need], ____: object) -> Decision | Need:
             if isinstance(outcome, Exception):
                 raise outcome
             return Allow(Reason.OK) if isinstance(outcome, Need) and outcome in unmet else outcome

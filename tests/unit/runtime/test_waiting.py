@@ -10,15 +10,17 @@ from typing import Any, cast
 
 import pytest
 
+from ext_authz.authorizer import Examination
 from ext_authz.decision import Allow, Decision
 from ext_authz.denials import Denials, DenialSettings
 from ext_authz.errors import Reason
 from ext_authz.facts import RequestFacts
 from ext_authz.need import KeysNeeded, Need
 from ext_authz.runtime import waiting as module
-from ext_authz.runtime.waiting import LATE_AT_ONCE, RESUMED_AT_ONCE, Waiting
+from ext_authz.runtime.waiting import LATE_AT_ONCE, RESUMED_AT_ONCE, Undecided, Waiting
 
 FACTS = cast("RequestFacts", None)
+SEEN = Examination()
 NEED = KeysNeeded("corp", "k1")
 
 
@@ -49,7 +51,9 @@ class World:
         self.lacking: list[Need] = []
         self.waiting = Waiting(self, self, default_deadline=30.0)
 
-    def authorize(self, _facts: object, _snapshot: object, _now: float, unmet: frozenset[Need]) -> Decision | Need:
+    def authorize(
+        self, _facts: object, _snapshot: object, _now: float, unmet: frozenset[Need], _seen: object
+    ) -> Decision | Need:
         self.decided += 1
         if self.lacking and self.lacking[0] not in unmet:
             return self.lacking[0]
@@ -68,7 +72,7 @@ class World:
             raise self.fault
 
     def calls(self, count: int, need: Need = NEED, deadline: float | None = None) -> list["asyncio.Future[bytes]"]:
-        return [self.waiting.wait(FACTS, need, deadline, said, failed) for _ in range(count)]
+        return [self.waiting.wait(Undecided(FACTS, SEEN, need), deadline, said, failed) for _ in range(count)]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -218,7 +222,7 @@ def test_an_answer_that_cannot_be_made_is_one_that_failed(monkeypatch: pytest.Mo
             raise KeyError
 
         world.come.set()
-        assert await world.waiting.wait(FACTS, NEED, None, answer, failed) == b"failed: KeyError"
+        assert await world.waiting.wait(Undecided(FACTS, SEEN, NEED), None, answer, failed) == b"failed: KeyError"
 
     run(monkeypatch, scenario)
 
@@ -231,6 +235,7 @@ def test_who_waits_too_long_is_denied_in_time_and_keys_that_come_later_change_no
         (call,) = world.calls(1, deadline=deadline)
         assert await call == Reason.DEADLINE_EXCEEDED.value.encode()
         assert time.monotonic() < deadline + 1.0
+        assert world.decided == 0, "what is known was known when it came"
         assert world.waiting.calls == 0
         before = world.decided
         world.come.set()
@@ -271,7 +276,7 @@ def test_who_has_left_leaves_nothing_behind_while_the_others_wait(monkeypatch: p
     async def scenario(world: World) -> None:
         facts = Facts()
         gone = weakref.ref(facts)
-        call = world.waiting.wait(cast("RequestFacts", facts), NEED, None, said, failed)
+        call = world.waiting.wait(Undecided(cast("RequestFacts", facts), SEEN, NEED), None, said, failed)
         others = world.calls(1)
         await turns(2)
         del facts
@@ -299,7 +304,7 @@ def test_many_whose_time_is_up_at_once_are_denied_in_order_and_before_those_who_
 
         def calls(count: int, need: Need, deadline: float | None) -> list["asyncio.Future[bytes]"]:
             answers = [partial(answer, number) for number in range(count)]
-            return [world.waiting.wait(FACTS, need, deadline, one, failed) for one in answers]
+            return [world.waiting.wait(Undecided(FACTS, SEEN, need), deadline, one, failed) for one in answers]
 
         count = 3 * LATE_AT_ONCE
         on_time = calls(count, NEED, None)
@@ -371,7 +376,7 @@ def test_who_can_be_decided_when_the_time_is_up_is_decided_first(monkeypatch: py
 
             return remember
 
-        calls = [world.waiting.wait(FACTS, NEED, None, answer(number), failed) for number in range(20)]
+        calls = [world.waiting.wait(Undecided(FACTS, SEEN, NEED), None, answer(number), failed) for number in range(20)]
         await turns(2)
         world.come.set()
         while not order:
