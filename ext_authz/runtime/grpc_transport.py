@@ -29,6 +29,18 @@ _KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
+_LARGEST_OPTION = 2**31 - 1
+
+
+def _queue(calls: int) -> tuple[tuple[str, int], ...]:
+    """Let so many calls wait for the event loop.
+
+    The library reads calls in threads of its own, and by default cancels some of them when 1,000 wait and all when 3,000
+    do: one burst of four Envoy threads. What it cancels is decided by `failure_mode_allow`.
+    """
+    bounded = min(calls, _LARGEST_OPTION)
+    return ("grpc.server.max_pending_requests", bounded), ("grpc.server.max_pending_requests_hard_limit", bounded)
+
 
 class GrpcTransport:
     """Serves `check` and `health` at the listener's address."""
@@ -52,6 +64,7 @@ class GrpcTransport:
             reads_traceparent: hand the service the `traceparent` of each call, which is Envoy's own span.
         """
         handler = _traced_check_handler(check) if reads_traceparent else _check_handler(check)
+        connections = affordable(listener.maximum_connections)
         self._listener = listener
         self._certificates = certificates
         self._server = aio.server(
@@ -70,7 +83,8 @@ class GrpcTransport:
             options=(
                 ("grpc.max_receive_message_length", message_ceiling(listener.maximum_message_bytes)),
                 ("grpc.max_concurrent_streams", listener.maximum_concurrent_streams),
-                ("grpc.max_allowed_incoming_connections", affordable(listener.maximum_connections)),
+                ("grpc.max_allowed_incoming_connections", connections),
+                *_queue(connections * listener.maximum_concurrent_streams),
                 # two servers on one port would share the calls by chance: the second must fail loudly
                 ("grpc.so_reuseport", 0),
                 *_KEEPALIVE,

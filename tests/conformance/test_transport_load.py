@@ -1,7 +1,9 @@
 """Both transports under many streams, many connections, and clients that cancel, dawdle or never read."""
 
+import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -33,6 +35,10 @@ def received(stream: Stream, data: bytes) -> bool:
     return stream.data == data
 
 
+def greeted(connection: RawConnection) -> bool:
+    return connection.greeted
+
+
 def assert_serves(server: Running) -> None:
     with RawConnection(server.target) as connection:
         assert connection.finished(connection.request(frame(b"x"))).data == frame(b"x")
@@ -45,6 +51,27 @@ def test_a_thousand_streams_of_one_connection_wait_at_the_same_time(kind: Kind) 
         wait_for(lambda: server.service.held == 1_000)
         server.soon(server.service.release)
         assert [one.result() for one in calls] == [b"hold%d" % number for number in range(1_000)]
+
+
+def test_what_several_connections_send_while_the_server_is_busy_is_answered_to_the_last_call(kind: Kind) -> None:
+    """A call that is refused by the transport is decided by Envoy's `failure_mode_allow`."""
+    with running(kind) as server, contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(RawConnection(server.target)) for _ in range(4)]
+        for connection in connections:
+            assert connection.read_until(partial(greeted, connection))
+        busy = threading.Event()
+        server.soon(busy.wait, 30)
+        streams = [[connection.request(frame(b"x")) for _ in range(900)] for connection in connections]
+        # a library that reads in threads of its own has read them all by then
+        time.sleep(0.2)
+        busy.set()
+        statuses = Counter(
+            connection.finished(stream, 20).trailers.get("grpc-status")
+            or connection.streams[stream].headers["grpc-status"]
+            for connection, numbers in zip(connections, streams, strict=True)
+            for stream in numbers
+        )
+        assert statuses == {"0": 3_600}
 
 
 def test_no_connection_has_more_streams_than_it_may(kind: Kind) -> None:
