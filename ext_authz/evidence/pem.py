@@ -28,11 +28,11 @@ MAX_PEM_TEXT_LENGTH = 65_536
 """Characters of URL-encoded text: as a header it could not be longer behind Envoy's default limit of 60 KiB."""
 
 # RFC 3986 unreserved, the rest of the base64 alphabet (senders differ in whether they encode it), pct-encoded
-_URL_ENCODED = re.compile(r"(?:[A-Za-z0-9._~+/=-]|%[0-9A-Fa-f]{2})++")
+_URL_ENCODED = re.compile(r"(?:[A-Za-z0-9._~+/=-]++|%[0-9A-Fa-f]{2})+")
 
 # RFC 7468 §3, stricttextualmsg with either line end and lines of up to 76 characters (some encoders follow MIME)
 _BEGIN, _END = rb"-----BEGIN CERTIFICATE-----\r?\n", rb"-----END CERTIFICATE-----"
-_LINES = rb"(?:[A-Za-z0-9+/=]{1,76}\r?\n)++"
+_LINES = rb"(?:[A-Za-z0-9+/=]{1,76}\r?\n)+"
 _PEM = re.compile(rb"%b(%b)%b(?:\r?\n)?" % (_BEGIN, _LINES, _END))
 _CHAIN = re.compile(rb"(?:%b%b%b(?:\r?\n|\Z)){1,%d}" % (_BEGIN, _LINES, _END, MAX_CHAIN_LENGTH))
 _EACH_BLOCK = re.compile(rb"%b(%b)%b" % (_BEGIN, _LINES, _END))

@@ -35,16 +35,16 @@ _BINARY = r":[A-Za-z0-9+/=]*+:"
 _BARE_ITEM = (
     r"(?:-?[0-9]{1,12}\.[0-9]{1,3}"
     r"|-?[0-9]{1,15}"
-    r'|"(?:[\x20\x21\x23-\x5B\x5D-\x7E]|\\["\\])*+"'
+    r'|"(?:[\x20\x21\x23-\x5B\x5D-\x7E]++|\\["\\])*"'
     r"|[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*+"
     rf"|{_BINARY}"
     r"|\?[01])"
 )
-_PARAMETERS = rf"(?:; *+[a-z*][a-z0-9_.*-]*+(?:={_BARE_ITEM})?)*+"
+_PARAMETERS = rf"(?:; *+[a-z*][a-z0-9_.*-]*+(?:={_BARE_ITEM})?)*"
 _ITEM = rf"({_BINARY}){_PARAMETERS}"
 # RFC 8941 §4.2: spaces around the whole field are discarded (tabs are not)
 _FIELD_ITEM = re.compile(rf" *+{_ITEM} *+")
-_FIELD_LIST = re.compile(rf" *+{_ITEM}(?:[ \t]*+,[ \t]*+{_ITEM})*+ *+")
+_FIELD_LIST = re.compile(rf" *+{_ITEM}(?:[ \t]*+,[ \t]*+{_ITEM})* *+")
 _EACH_ITEM = re.compile(rf"{_ITEM}(?:[ \t]*+,[ \t]*+| *+\Z)")
 
 

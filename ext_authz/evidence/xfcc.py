@@ -36,7 +36,7 @@ _PAIR = re.compile(
     r"""
     (?P<ows>[ \t]*+)
     (?P<key>[A-Za-z]++) =
-    (?: " (?P<quoted>(?:[\x20\x21\x23-\x5B\x5D-\x7E]|\\[\x20-\x7E])*+) "
+    (?: " (?P<quoted>(?:[\x20\x21\x23-\x5B\x5D-\x7E]++|\\[\x20-\x7E])*) "
       | (?P<plain>[\x20\x21\x23-\x2B\x2D-\x3A\x3C-\x7E]*+)
     )
     (?P<end>[,;]|\Z)

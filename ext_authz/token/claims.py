@@ -35,9 +35,9 @@ _SHARED_VALUES = 4_096
 _ALWAYS_REQUIRED = ("exp", "aud", "sub")
 
 # RFC 6749 §3.3: scope = scope-token *( SP scope-token ); scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
-_SCOPE_TOKEN = r"[\x21\x23-\x5b\x5d-\x7e]+"  # noqa: S105 - a grammar
+_SCOPE_TOKEN = r"[\x21\x23-\x5b\x5d-\x7e]++"  # noqa: S105 - a grammar
 _SCOPE_TOKEN_ONLY = re.compile(_SCOPE_TOKEN)
-_SCOPE = re.compile(rf"{_SCOPE_TOKEN}(?: {_SCOPE_TOKEN})*+")
+_SCOPE = re.compile(rf"{_SCOPE_TOKEN}(?: {_SCOPE_TOKEN})*")
 
 _Shared = TypeVar("_Shared", str, tuple[str, ...], frozenset[str])
 

@@ -20,8 +20,8 @@ MAX_DEPTH = 16
 MAX_NUMBER_CHARACTERS = 32
 """Longer than any 64-bit integer or shortest text of a double; int() of thousands of digits costs quadratic time."""
 
-# Possessive, and the closing quote is optional, so that an unterminated string is read once and not once per quote.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+# The closing quote is optional, so that an unterminated string is read once and not once per quote.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 # The same names in every token: one string object for all of them keeps a cached token small.
 _COMMON_NAMES: Mapping[str, str] = {
