@@ -19,8 +19,7 @@ HEADER = """\
 # Versions that are known to work together, for reproducible installs: pip install -c constraints.txt '.[dev]'
 # Written by `make lock`.
 """
-# the documentation's tools want this patch release; the server itself does with any 3.11
-OLDEST = "3.11.5"
+OLDEST = "3.11.0"  # Debian 12 has 3.11.2
 # what an image's build stage runs: the build backend, and the library that writes the SBOM
 BUILD = ("cyclonedx-python-lib", "hatchling")
 # of the extra `demo`; Envoy itself has an image of its own
@@ -30,6 +29,8 @@ DEMO = ("envoy-data-plane", "httpx")
 def resolve(*options: str, output: Path) -> None:
     """Have uv write what `options` need; it asks the index that it is configured with and does not name it."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", OLDEST]
+    # constraints.txt has no markers: one version of each package, for every Python
+    command += ["--fork-strategy", "fewest"]
     subprocess.run(
         [*command, "--no-annotate", "--no-header", "--no-emit-index-url", "--output-file", str(output), *options],
         cwd=ROOT,

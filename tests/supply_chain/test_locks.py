@@ -2,16 +2,31 @@
 
 import re
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from components import components, read_lock
-from lock import locks, pins
+from lock import OLDEST, locks, pins
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-CONSTRAINTS = dict(line.split("==") for line in pins((ROOT / "constraints.txt").read_text()))
+PINS = [line.split("==") for line in pins((ROOT / "constraints.txt").read_text())]
+CONSTRAINTS = dict(PINS)
+
+
+def test_each_package_is_pinned_once_and_runs_on_the_oldest_python_that_we_do() -> None:
+    """Else nothing could be installed there, with an error that names neither."""
+    assert len(PINS) == len(CONSTRAINTS)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(OLDEST)
+    installed = {str(canonicalize_name(found.name)): found for found in metadata.distributions()}
+    wanted = {name: installed[name].metadata["Requires-Python"] or "" for name in CONSTRAINTS if name in installed}
+    assert len(wanted) > 100
+    assert not {name: text for name, text in wanted.items() if not SpecifierSet(text).contains(OLDEST)}
 
 
 @pytest.mark.parametrize("name", locks())
