@@ -13,8 +13,8 @@ __all__ = ["LinesInTurns"]
 PAUSE_SECONDS = 0.005
 """From the first line until it is made: under load lines are made and written together, which costs less."""
 
-LINES_IN_ONE_TURN = 4
-"""Some fifty microseconds: whoever comes in a turn waits for all that is done in it."""
+LINES_IN_ONE_TURN = 8
+"""Some forty microseconds: whoever comes in a turn waits for all that is done in it."""
 
 SHARE_IN_ONE_TURN = 8
 """Or one in so many of those that wait, so that a server at its limit makes as many as come."""

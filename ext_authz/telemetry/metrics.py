@@ -118,14 +118,15 @@ class Metrics(Collector):
         """
         verdict = "allow" if isinstance(decision, Allow) else "deny"
         about = decision.diagnostics
-        series = (verdict, decision.reason.value, about.policy or "", about.rule or "", about.issuer or "")
+        reason = decision.reason._value_  # before Python 3.12 `value` is two calls
+        series = (verdict, reason, about.policy or "", about.rule or "", about.issuer or "")
         checks = self._checks
         if series in checks:
             checks[series] += 1
         elif len(checks) < MAX_SERIES:
             checks[series] = 1
         else:
-            bounded = (verdict, decision.reason.value, "", "", "")
+            bounded = (verdict, reason, "", "", "")
             checks[bounded] = checks.get(bounded, 0) + 1
         (self._waited if waited else self._durations).observe_decision(seconds, decision_id, trace_id, now)
 
