@@ -33,7 +33,7 @@ format: $(VENV)/.dev ## Bring the sources into their form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Measure everything, beside other servers, into bench/results.json (a quarter of an hour)
+bench: $(VENV)/.dev ## Measure everything, beside other servers, into bench/results.json (half an hour)
 	$(BIN)/python -m bench.run $(ARGS)
 
 bench-quick: $(VENV)/.dev ## Measure the engine and the server on one core (a minute)
