@@ -29,7 +29,8 @@ _KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
-_LARGEST_OPTION = 2**31 - 1
+MAX_PENDING = 100_000
+"""Calls that wait in the library: what a hundred connections may send at once, in half a gigabyte."""
 
 
 def _queue(calls: int) -> tuple[tuple[str, int], ...]:
@@ -38,7 +39,7 @@ def _queue(calls: int) -> tuple[tuple[str, int], ...]:
     The library reads calls in threads of its own, and by default cancels some of them when 1,000 wait and all when 3,000
     do: one burst of four Envoy threads. What it cancels is decided by `failure_mode_allow`.
     """
-    bounded = min(calls, _LARGEST_OPTION)
+    bounded = min(calls, MAX_PENDING)
     return ("grpc.server.max_pending_requests", bounded), ("grpc.server.max_pending_requests_hard_limit", bounded)
 
 

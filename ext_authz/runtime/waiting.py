@@ -250,10 +250,12 @@ class Waiting:
         if call.tries < MAX_NEEDS:
             self._try_for(call)
             return None
-        return self._give_up(Reason.SIGNING_KEYS_UNAVAILABLE, call, "a key was lacking after each of several fetches")
+        return self._give_up(
+            Reason.SIGNING_KEYS_UNAVAILABLE, call, "after each of several fetches another key was lacking"
+        )
 
     def _late(self, call: _Call) -> Decision:
-        return self._give_up(Reason.DEADLINE_EXCEEDED, call, "the issuer's keys did not come in time")
+        return self._give_up(Reason.DEADLINE_EXCEEDED, call, "the keys did not come in time")
 
     def _try_for(self, call: _Call) -> None:
         """Have the call's need tried; then it goes on in its turn."""
@@ -301,7 +303,9 @@ class Waiting:
 
     def _give_up(self, reason: Reason, call: _Call, detail: str) -> Deny:
         """Deny with `reason` and with what was seen of the request when it was decided last: no decision is made again."""
-        return self._current.snapshot.denials.deny(reason, diagnostics=call.seen.diagnostics(detail))
+        # the name is the configuration's; as the decision's `issuer` stands only that of a verified token
+        about = call.seen.diagnostics(f"issuer `{call.need.issuer_name}`: {detail}")
+        return self._current.snapshot.denials.deny(reason, diagnostics=about)
 
 
 class _Futile:

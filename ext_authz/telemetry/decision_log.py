@@ -221,7 +221,7 @@ class DecisionLog:
             DecisionRecord(
                 now,
                 verdict,
-                decision.reason._value_,  # before Python 3.12 `value` is two calls
+                decision.reason._value_,  # `value` is two calls of Python code
                 http_status,
                 latency,
                 facts.method[:MAX_FIELD],

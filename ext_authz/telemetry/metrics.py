@@ -118,7 +118,7 @@ class Metrics(Collector):
         """
         verdict = "allow" if isinstance(decision, Allow) else "deny"
         about = decision.diagnostics
-        reason = decision.reason._value_  # before Python 3.12 `value` is two calls
+        reason = decision.reason._value_  # `value` is two calls of Python code
         series = (verdict, reason, about.policy or "", about.rule or "", about.issuer or "")
         checks = self._checks
         if series in checks:
