@@ -29,8 +29,8 @@ _KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
-MAX_PENDING = 100_000
-"""Calls that wait in the library: what a hundred connections may send at once, in half a gigabyte."""
+MAX_PENDING = 20_000
+"""Calls that wait in the library, 15 KB each: 300 MB at most, and eight seconds of its work, longer than Envoy waits for one."""
 
 
 def _queue(calls: int) -> tuple[tuple[str, int], ...]:

@@ -134,6 +134,10 @@ def test_the_deepest_allowed_object_is_read_and_one_level_more_is_not() -> None:
 def test_many_brackets_side_by_side_or_in_strings_are_not_depth() -> None:
     wide = {"a": [[] for _ in range(100)], "b": "[" * 100, "c\\": '"[{' * 50, '"[[[[': [{"\\": "{"}] * 30}
     assert len(parse_object(json.dumps(wide).encode(), REASON)) == 4
+    # a string that ends in an escaped backslash, and one that does not end at a quote behind one
+    ends = {"a": "\\", "b": "[" * 20, "c": '\\"' + "[" * 20, "d": '\\\\"' + "{" * 20}
+    assert len(parse_object(json.dumps(ends).encode(), REASON)) == 4
+    assert "deeper" in refusal_of(b'{"a":"\\\\","b":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}").detail
 
 
 @pytest.mark.parametrize(
